@@ -1,0 +1,1 @@
+"""What work exists: one file per job, light enough for any service to import."""
