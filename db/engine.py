@@ -1,0 +1,93 @@
+"""The engine and the session factory: every option that matters is written here."""
+
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+from sqlalchemy import make_url
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+DRIVER: Final = "postgresql+asyncpg"
+
+# Sent with the connection itself, so they cost no round trip. A lock waits less than a statement,
+# a statement less than a transaction; every job's own timeout is cross-checked against them.
+LOCK_TIMEOUT_MS: Final = 2_000
+STATEMENT_TIMEOUT_MS: Final = 15_000
+IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 10_000
+TRANSACTION_TIMEOUT_MS: Final = 30_000
+
+CONNECT_TIMEOUT_S: Final = 5.0
+POOL_TIMEOUT_S: Final = 5.0
+# A little above the statement timeout: it also bounds asyncpg's own cancel handshake.
+COMMAND_TIMEOUT_S: Final = STATEMENT_TIMEOUT_MS / 1000 + 5.0
+POOL_RECYCLE_S: Final = 1_800
+
+
+def asyncpg_url(url: str) -> "URL":
+    """Return `url` for SQLAlchemy's asyncpg dialect, libpq's `sslmode` translated to `ssl`.
+
+    Raises:
+        sqlalchemy.exc.ArgumentError: `url` is not a database URL.
+    """
+    parsed = make_url(url).set(drivername=DRIVER)
+    sslmode = parsed.query.get("sslmode")
+    if sslmode is None:
+        return parsed
+    return parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": sslmode})
+
+
+def create_engine(url: str, *, pool_size: int, application_name: str) -> AsyncEngine:
+    """Return the process's one engine; it connects on first use.
+
+    No `pool_pre_ping`: it would double the round trips of a short transaction, and a stale
+    connection is met by the retry table anyway. No overflow: the pool is the bound.
+
+    Args:
+        url: any PostgreSQL URL; the driver is replaced by asyncpg.
+        pool_size: connections at most, as many as there are jobs at a time, plus the duties.
+        application_name: shown in `pg_stat_activity`.
+    """
+    return create_async_engine(
+        asyncpg_url(url),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=POOL_TIMEOUT_S,
+        pool_recycle=POOL_RECYCLE_S,
+        pool_use_lifo=True,
+        hide_parameters=True,  # bound values are names, e-mails and amounts: never in an error
+        json_serializer=_to_json,
+        json_deserializer=orjson.loads,
+        connect_args={
+            "timeout": CONNECT_TIMEOUT_S,
+            "command_timeout": COMMAND_TIMEOUT_S,
+            "server_settings": _server_settings(application_name),
+        },
+    )
+
+
+def create_sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+    """Return the factory of short sessions: one per try of a job, never shared, never kept."""
+    return async_sessionmaker(engine, expire_on_commit=False, autoflush=False)
+
+
+def _server_settings(application_name: str) -> dict[str, str]:
+    return {
+        "application_name": application_name,
+        "timezone": "UTC",
+        "jit": "off",
+        "lock_timeout": str(LOCK_TIMEOUT_MS),
+        "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+        "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_TIMEOUT_MS),
+        "transaction_timeout": str(TRANSACTION_TIMEOUT_MS),
+    }
+
+
+def _to_json(value: Any) -> str:  # noqa: ANN401 - whatever JSON can hold
+    return orjson.dumps(value).decode()

@@ -1,0 +1,114 @@
+"""Bring a database to the newest schema; safe when several processes start at once."""
+
+from importlib import resources
+from typing import TYPE_CHECKING, Final
+
+import orjson
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Connection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+MIGRATION_LOCK_ID: Final = 0x7E11E2  # any constant that only this project uses
+WAIT_FOR_TURN_MS: Final = 120_000  # how long a late starter waits for the one that migrates
+DDL_LOCK_TIMEOUT_MS: Final = 5_000  # a migration gives up rather than block the running workers
+
+
+class SchemaOutdatedError(Exception):
+    """The database's schema is not the one this code was written for."""
+
+
+async def migrate(engine: "AsyncEngine", kinds: "Mapping[str, dict[str, object]]") -> str:
+    """Run every missing migration, register the kinds of job, and return the revision reached.
+
+    Args:
+        engine: the database.
+        kinds: the JSON Schema of each kind's payload; a kind that is gone from the code stays
+            registered, since older workers may still serve it.
+    """
+    async with engine.connect() as connection:
+        await connection.execute(
+            text(
+                "SELECT set_config('statement_timeout', '0', false), "
+                "set_config('transaction_timeout', '0', false), "
+                "set_config('lock_timeout', :wait, false)"
+            ),
+            {"wait": str(WAIT_FOR_TURN_MS)},
+        )
+        # A session lock, since each migration commits for itself. Closing the connection frees it.
+        await connection.execute(text("SELECT pg_advisory_lock(:id)"), {"id": MIGRATION_LOCK_ID})
+        await connection.execute(
+            text("SELECT set_config('lock_timeout', :ms, false)"), {"ms": str(DDL_LOCK_TIMEOUT_MS)}
+        )
+        await connection.commit()
+        try:
+            await connection.run_sync(_upgrade)
+            await _register_kinds(connection, kinds)
+            await connection.commit()
+            return await connection.run_sync(_revision) or ""
+        finally:
+            # It carries our settings and maybe the lock: it must not return to the pool.
+            await connection.invalidate()
+
+
+async def require_current(engine: "AsyncEngine") -> None:
+    """Check that the schema is this code's.
+
+    Raises:
+        SchemaOutdatedError: it is older or unknown; the message says what to do.
+    """
+    async with engine.connect() as connection:
+        found = await connection.run_sync(_revision)
+    newest = newest_revision()
+    if found != newest:
+        raise SchemaOutdatedError(
+            f"the database is at schema {found or 'none'}, this code needs {newest}: "
+            "run `python -m worker migrate`"
+        )
+
+
+def newest_revision() -> str:
+    """Return the last revision in `db/migrations/versions`."""
+    return ScriptDirectory.from_config(_config()).get_current_head() or ""
+
+
+def _config() -> Config:
+    config = Config()
+    # Alembic reads `%` as interpolation, and a folder may well have one in its name.
+    location = str(resources.files("db") / "migrations").replace("%", "%%")
+    config.set_main_option("script_location", location)
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _upgrade(connection: "Connection") -> None:
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _revision(connection: "Connection") -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+async def _register_kinds(
+    connection: "AsyncConnection", kinds: "Mapping[str, dict[str, object]]"
+) -> None:
+    for kind, schema in sorted(kinds.items()):
+        await connection.execute(
+            text(
+                "INSERT INTO job_kinds (kind, payload_schema) "
+                "VALUES (:kind, CAST(:schema AS jsonb)) "
+                "ON CONFLICT (kind) DO UPDATE SET payload_schema = excluded.payload_schema, "
+                "registered_at = clock_timestamp() "
+                "WHERE job_kinds.payload_schema <> excluded.payload_schema"
+            ),
+            {"kind": kind, "schema": orjson.dumps(schema).decode()},
+        )

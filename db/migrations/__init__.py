@@ -1,0 +1,19 @@
+"""The schema's history. A script, once released, is never edited: a change is a new revision."""
+
+from pathlib import Path
+from typing import Any, Final
+
+from alembic import op
+
+SCRIPTS: Final = Path(__file__).parent / "sql"
+
+
+def run_script(name: str) -> None:
+    """Run a file of SQL statements from `sql/` in the current migration's transaction."""
+    sql = (SCRIPTS / name).read_text(encoding="utf-8")
+    connection = op.get_bind()
+    # SQLAlchemy opens the transaction with its first statement; the script must not run before it.
+    connection.exec_driver_sql("SELECT 1")
+    adapted: Any = connection.connection.dbapi_connection
+    # Several statements at once go by the simple protocol, which the adapter itself does not speak.
+    adapted.run_async(lambda driver: driver.execute(sql))

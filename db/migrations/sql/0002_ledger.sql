@@ -1,0 +1,89 @@
+-- The ledger's rules that no code path can skip.
+
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE EXCEPTION '% is append-only: correct a transfer by reversing it', tg_table_name
+    USING ERRCODE = '42501';
+END $$;
+
+CREATE TRIGGER transfers_append_only BEFORE UPDATE OR DELETE ON transfers
+  FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER transfers_no_truncate BEFORE TRUNCATE ON transfers
+  FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER entries_append_only BEFORE UPDATE OR DELETE ON entries
+  FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER entries_no_truncate BEFORE TRUNCATE ON entries
+  FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- The id of `world:<CCY>`: the same in every database, and last in id order, so that a transfer
+-- locks the customer's row first and holds the hot one for the shortest time.
+CREATE FUNCTION world_account_id(currency text) RETURNS uuid
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+  SELECT ('ffffffff-ffff-8fff-bfff-000000' || encode(convert_to(currency, 'UTF8'), 'hex'))::uuid
+$$;
+
+-- Post one transfer, or say why not. Everything a caller may do wrong is a verdict, not an
+-- exception, so that the transaction that records the verdict is still usable.
+--
+-- Order matters: both accounts are locked in id order before anything is decided, which is what
+-- makes crossing transfers queue instead of deadlock; each statement then has a fresh snapshot.
+-- NO KEY UPDATE, because FOR UPDATE would block the foreign-key checks of other inserts.
+CREATE FUNCTION post_transfer(
+  p_id uuid, p_from uuid, p_to uuid, p_amount bigint, p_currency text,
+  OUT verdict text, OUT from_balance bigint, OUT to_balance bigint
+) LANGUAGE plpgsql AS $$
+DECLARE
+  one accounts;
+  payer accounts;
+  payee accounts;
+  now timestamptz;
+BEGIN
+  IF p_from = p_to THEN
+    verdict := 'same_account';
+    RETURN;
+  END IF;
+  IF p_amount IS NULL OR p_amount <= 0 THEN
+    verdict := 'amount_not_positive';
+    RETURN;
+  END IF;
+
+  FOR one IN
+    SELECT * FROM accounts WHERE id IN (p_from, p_to) ORDER BY id FOR NO KEY UPDATE
+  LOOP
+    IF one.id = p_from THEN payer := one; ELSE payee := one; END IF;
+  END LOOP;
+
+  verdict := CASE
+    WHEN payer.id IS NULL OR payee.id IS NULL THEN 'unknown_account'
+    WHEN payer.currency <> p_currency OR payee.currency <> p_currency THEN 'wrong_currency'
+    WHEN payer.status <> 'open' OR payee.status <> 'open' THEN 'account_not_open'
+    -- Compared by subtraction from the bound: the sums themselves could overflow.
+    WHEN payee.balance > 9223372036854775807 - p_amount
+      OR payer.balance < -9223372036854775807 + p_amount THEN 'balance_out_of_range'
+    WHEN payer.floor IS NOT NULL AND payer.balance - p_amount < payer.floor
+      THEN 'insufficient_funds'
+  END;
+  IF verdict IS NOT NULL THEN
+    RETURN;
+  END IF;
+
+  -- Read under the locks, so that along one account time never runs against the versions.
+  now := clock_timestamp();
+  INSERT INTO transfers (id, from_account, to_account, amount, currency, posted_at)
+    VALUES (p_id, p_from, p_to, p_amount, p_currency, now)
+    ON CONFLICT (id) DO NOTHING;
+  IF NOT FOUND THEN
+    -- A twin delivery got here first. Touch nothing: the fence tells the caller what became of it.
+    verdict := 'already_posted';
+    RETURN;
+  END IF;
+
+  from_balance := payer.balance - p_amount;
+  to_balance := payee.balance + p_amount;
+  UPDATE accounts SET balance = from_balance, version = payer.version + 1 WHERE id = p_from;
+  UPDATE accounts SET balance = to_balance, version = payee.version + 1 WHERE id = p_to;
+  INSERT INTO entries (account_id, version, transfer_id, amount, balance_after, posted_at) VALUES
+    (p_from, payer.version + 1, p_id, -p_amount, from_balance, now),
+    (p_to, payee.version + 1, p_id, p_amount, to_balance, now);
+  verdict := 'posted';
+END $$;

@@ -1,0 +1,20 @@
+"""The ledger's rules: append-only tables and `post_transfer`."""
+
+from alembic import op
+
+from db.migrations import run_script
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    run_script("0002_ledger.sql")
+
+
+def downgrade() -> None:
+    op.execute("DROP FUNCTION post_transfer")
+    op.execute("DROP FUNCTION world_account_id")
+    op.execute("DROP FUNCTION refuse_change CASCADE")

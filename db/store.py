@@ -1,0 +1,20 @@
+"""The store: one transaction's view of the database, an attribute per aggregate."""
+
+from typing import TYPE_CHECKING
+
+from db.ledger import Ledger
+from db.users import Users
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+
+class Store:
+    """What a handler may read and write. It never begins, commits or rolls back."""
+
+    __slots__ = ("ledger", "session", "users")
+
+    def __init__(self, session: "AsyncSession") -> None:
+        self.session = session
+        self.ledger = Ledger(session)
+        self.users = Users(session)

@@ -1,0 +1,45 @@
+"""The folder is the registry: every file without an underscore is a job."""
+
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from ._job import Job
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class RegistryError(Exception):
+    """A file in the folder is not one job."""
+
+
+@cache
+def registry() -> "Mapping[str, Job]":
+    """Return every job by its kind, in order of name.
+
+    Raises:
+        RegistryError: a file holds no job or several, or two files share a kind.
+    """
+    package = import_module(__package__ or "jobs")
+    found: dict[str, Job] = {}
+    for module in sorted(iter_modules(package.__path__), key=lambda module: module.name):
+        if module.name.startswith("_"):
+            continue
+        one = _job_in(f"{package.__name__}.{module.name}")
+        if one.kind in found:
+            raise RegistryError(f"{module.name}.py: the kind {one.kind!r} is taken; rename it")
+        found[one.kind] = one
+    return MappingProxyType(found)
+
+
+def _job_in(module_name: str) -> Job:
+    jobs = [value for value in vars(import_module(module_name)).values() if isinstance(value, Job)]
+    if len(jobs) != 1:
+        raise RegistryError(
+            f"{module_name} holds {len(jobs)} jobs, not one; "
+            "machinery belongs in a file that begins with an underscore"
+        )
+    return jobs[0]

