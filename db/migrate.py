@@ -1,5 +1,6 @@
 """Bring a database to the newest schema; safe when several processes start at once."""
 
+from contextlib import asynccontextmanager
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
@@ -11,7 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 MIGRATION_LOCK_ID: Final = 0x7E11E2  # any constant that only this project uses
 WAIT_FOR_TURN_MS: Final = 120_000  # how long a late starter waits for the one that migrates
 DDL_LOCK_TIMEOUT_MS: Final = 5_000  # a migration gives up rather than block the running workers
+
+SET_TIMEOUTS: Final = text("""
+    SELECT set_config('statement_timeout', '0', false),
+           set_config('transaction_timeout', '0', false),
+           set_config('lock_timeout', :lock_timeout, false)
+""")
 
 
 class SchemaOutdatedError(Exception):
@@ -33,29 +40,11 @@ async def migrate(engine: "AsyncEngine", kinds: "Mapping[str, dict[str, object]]
         kinds: the JSON Schema of each kind's payload; a kind that is gone from the code stays
             registered, since older workers may still serve it.
     """
-    async with engine.connect() as connection:
-        await connection.execute(
-            text(
-                "SELECT set_config('statement_timeout', '0', false), "
-                "set_config('transaction_timeout', '0', false), "
-                "set_config('lock_timeout', :wait, false)"
-            ),
-            {"wait": str(WAIT_FOR_TURN_MS)},
-        )
-        # A session lock, since each migration commits for itself. Closing the connection frees it.
-        await connection.execute(text("SELECT pg_advisory_lock(:id)"), {"id": MIGRATION_LOCK_ID})
-        await connection.execute(
-            text("SELECT set_config('lock_timeout', :ms, false)"), {"ms": str(DDL_LOCK_TIMEOUT_MS)}
-        )
+    async with engine.connect() as connection, _turn(connection):
+        await connection.run_sync(_upgrade)
+        await _register_kinds(connection, kinds)
         await connection.commit()
-        try:
-            await connection.run_sync(_upgrade)
-            await _register_kinds(connection, kinds)
-            await connection.commit()
-            return await connection.run_sync(_revision) or ""
-        finally:
-            # It carries our settings and maybe the lock: it must not return to the pool.
-            await connection.invalidate()
+        return await connection.run_sync(_revision) or ""
 
 
 async def require_current(engine: "AsyncEngine") -> None:
@@ -77,6 +66,25 @@ async def require_current(engine: "AsyncEngine") -> None:
 def newest_revision() -> str:
     """Return the last revision in `db/migrations/versions`."""
     return ScriptDirectory.from_config(_config()).get_current_head() or ""
+
+
+@asynccontextmanager
+async def _turn(connection: "AsyncConnection") -> "AsyncIterator[None]":
+    """Hold the migration lock, and give the connection back as it was.
+
+    A lock of the session, since each migration commits for itself.
+    """
+    await connection.execute(SET_TIMEOUTS, {"lock_timeout": str(WAIT_FOR_TURN_MS)})
+    await connection.execute(text("SELECT pg_advisory_lock(:id)"), {"id": MIGRATION_LOCK_ID})
+    await connection.execute(SET_TIMEOUTS, {"lock_timeout": str(DDL_LOCK_TIMEOUT_MS)})
+    await connection.commit()
+    try:
+        yield
+    finally:
+        await connection.rollback()
+        await connection.execute(text("SELECT pg_advisory_unlock(:id)"), {"id": MIGRATION_LOCK_ID})
+        await connection.execute(text("RESET ALL"))
+        await connection.commit()
 
 
 def _config() -> Config:

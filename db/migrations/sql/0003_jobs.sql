@@ -1,23 +1,50 @@
 -- Door 2, and under the covers doors 1 and 4: one set of rules for accepting a job.
 
+-- Whether `value` has the string `format`, read as pydantic reads JSON. What pydantic takes, this
+-- takes; a unix time in a string is not checked for its range, and unknown formats always pass.
+CREATE FUNCTION has_format(format text, value text) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+  uuid_form CONSTANT text := '[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}';
+  unix_time CONSTANT text := '^[+-]?[0-9]+(\.[0-9]+)?$';
+BEGIN
+  CASE format
+    WHEN 'uuid' THEN
+      RETURN value ~ format('^((urn:uuid:)?%1$s|\{%1$s\}|[0-9a-fA-F]{32})$', uuid_form);
+    WHEN 'date' THEN
+      RETURN value ~ unix_time
+        OR (value ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' AND pg_input_is_valid(value, 'date'));
+    WHEN 'date-time' THEN
+      RETURN value ~ unix_time
+        OR (value ~ ('^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt _]([01][0-9]|2[0-3]):[0-5][0-9]'
+                     '(:[0-5][0-9]([.,][0-9]+)?)?'
+                     '([Zz]|[+\u2212-]([01][0-9]|2[0-3]):?[0-5][0-9])?$')
+            AND pg_input_is_valid(left(value, 10), 'date'));
+    ELSE
+      RETURN true;
+  END CASE;
+END $$;
+
 -- What is wrong with `value` under a JSON Schema, as one sentence, or NULL. It knows the subset
--- that pydantic writes for a job's payload. It never repeats the value itself: payloads are private.
+-- that pydantic writes for a job's payload; what it does not know passes, and the worker decides.
+-- It never repeats the value itself: payloads are private.
 CREATE FUNCTION schema_fault(schema jsonb, value jsonb, path text, root jsonb) RETURNS text
-LANGUAGE plpgsql IMMUTABLE AS $$
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
   kind text := jsonb_typeof(value);
   field text;
   option jsonb;
   fault text;
-  plain text := value #>> '{}';
-  position int := 0;
+  plain text;
+  amount numeric;
+  items int;
 BEGIN
   IF schema ? '$ref' THEN
     RETURN schema_fault(root #> string_to_array(substr(schema->>'$ref', 3), '/'), value, path, root);
   END IF;
 
-  IF schema ? 'anyOf' THEN
-    FOR option IN SELECT * FROM jsonb_array_elements(schema->'anyOf') LOOP
+  IF schema ? 'anyOf' OR schema ? 'oneOf' THEN
+    FOR option IN SELECT * FROM jsonb_array_elements(coalesce(schema->'anyOf', schema->'oneOf')) LOOP
       fault := schema_fault(option, value, path, root);
       EXIT WHEN fault IS NULL;
     END LOOP;
@@ -27,12 +54,16 @@ BEGIN
   IF schema ? 'const' AND value <> schema->'const' THEN
     RETURN format('%s is not the one value allowed', path);
   END IF;
-  IF schema ? 'enum' AND NOT schema->'enum' @> value THEN
+  IF schema ? 'enum' AND NOT EXISTS (
+    SELECT FROM jsonb_array_elements(schema->'enum') AS one(allowed)
+    WHERE one.allowed = schema_fault.value
+  ) THEN
     RETURN format('%s is not one of %s', path, schema->'enum');
   END IF;
   IF schema ? 'type' AND NOT (
     schema->>'type' = kind
-    OR (schema->>'type' = 'integer' AND kind = 'number' AND value::numeric % 1 = 0)
+    -- 1.0 is a number that is not an integer, as in Python; 1e2 is stored as 100.
+    OR (schema->>'type' = 'integer' AND kind = 'number' AND scale((value #>> '{}')::numeric) = 0)
   ) THEN
     RETURN format('%s is a %s, not a %s', path, kind, schema->>'type');
   END IF;
@@ -45,35 +76,52 @@ BEGIN
       FOR field IN SELECT jsonb_object_keys(value) LOOP
         IF schema->'properties' ? field THEN
           fault := schema_fault(schema->'properties'->field, value->field, path || '.' || field, root);
-          IF fault IS NOT NULL THEN RETURN fault; END IF;
         ELSIF schema->'additionalProperties' = 'false' THEN
-          RETURN format('%s has a field that the kind does not know', path);
+          fault := format('%s has a field that the kind does not know', path);
+        ELSIF jsonb_typeof(schema->'additionalProperties') = 'object' THEN
+          fault := schema_fault(schema->'additionalProperties', value->field, path || '.*', root);
         END IF;
+        IF fault IS NOT NULL THEN RETURN fault; END IF;
       END LOOP;
     WHEN 'array' THEN
-      IF jsonb_array_length(value) < coalesce((schema->>'minItems')::int, 0)
-        OR jsonb_array_length(value) > coalesce((schema->>'maxItems')::int, 2147483647) THEN
-        RETURN format('%s has %s items', path, jsonb_array_length(value));
+      items := jsonb_array_length(value);
+      IF items < coalesce((schema->>'minItems')::int, 0)
+        -- A set takes repeated items and then has fewer; the worker counts those.
+        OR (items > coalesce((schema->>'maxItems')::int, 2147483647) AND NOT schema ? 'uniqueItems')
+      THEN
+        RETURN format('%s has %s items', path, items);
       END IF;
-      IF schema ? 'items' THEN
-        FOR option IN SELECT * FROM jsonb_array_elements(value) LOOP
-          fault := schema_fault(schema->'items', option, format('%s[%s]', path, position), root);
-          IF fault IS NOT NULL THEN RETURN fault; END IF;
-          position := position + 1;
+      IF schema ? 'items' OR schema ? 'prefixItems' THEN
+        FOR position IN 0 .. items - 1 LOOP
+          option := coalesce(schema->'prefixItems'->position, schema->'items');
+          IF jsonb_typeof(option) = 'object' THEN
+            fault := schema_fault(option, value->position, format('%s[%s]', path, position), root);
+            IF fault IS NOT NULL THEN RETURN fault; END IF;
+          END IF;
         END LOOP;
       END IF;
     WHEN 'string' THEN
+      plain := value #>> '{}';
       IF length(plain) < coalesce((schema->>'minLength')::int, 0)
         OR length(plain) > coalesce((schema->>'maxLength')::int, 2147483647) THEN
         RETURN format('%s is %s characters long', path, length(plain));
       END IF;
-      IF schema ? 'pattern' AND plain !~ (schema->>'pattern') THEN
+      -- The collation keeps [A-Z] what it is in a pattern, whatever the database's own.
+      IF schema ? 'pattern' AND plain !~ (schema->>'pattern') COLLATE "C" THEN
         RETURN format('%s does not match %s', path, schema->>'pattern');
       END IF;
-      IF schema->>'format' = 'uuid' AND NOT pg_input_is_valid(plain, 'uuid')
-        OR schema->>'format' = 'date' AND NOT pg_input_is_valid(plain, 'date')
-        OR schema->>'format' = 'date-time' AND NOT pg_input_is_valid(plain, 'timestamptz') THEN
+      IF schema ? 'format' AND NOT has_format(schema->>'format', plain) THEN
         RETURN format('%s is not a %s', path, schema->>'format');
+      END IF;
+    WHEN 'number' THEN
+      amount := (value #>> '{}')::numeric;
+      IF amount < (schema->>'minimum')::numeric OR amount <= (schema->>'exclusiveMinimum')::numeric
+      THEN
+        RETURN format('%s is too small', path);
+      END IF;
+      IF amount > (schema->>'maximum')::numeric OR amount >= (schema->>'exclusiveMaximum')::numeric
+      THEN
+        RETURN format('%s is too large', path);
       END IF;
     ELSE
       NULL;
@@ -87,57 +135,88 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
   SELECT sha256(convert_to(payload::text, 'UTF8'))
 $$;
 
--- Accept one job. The same key (or id) with the same payload answers with the job that is there;
--- with another payload it is an error. SQLSTATE TL001 unknown kind, TL002 invalid payload,
+-- Accept one job, or say why not, by value: a refusal leaves the caller's transaction as it was.
+-- The same key (or id) with the same payload answers with the job that is there; with another
+-- payload it is refused. `fault` is NULL or a SQLSTATE: TL001 unknown kind, TL002 invalid payload,
 -- TL003 key conflict, TL004 invalid key.
-CREATE FUNCTION accept_job(
+CREATE FUNCTION offer_job(
   p_kind text, p_payload jsonb, p_key text, p_run_at timestamptz, p_id uuid, p_traceparent text,
-  OUT id uuid, OUT state text, OUT fresh boolean
+  OUT id uuid, OUT state text, OUT fresh boolean, OUT fault text, OUT message text, OUT hint text
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
   p_schema jsonb;
-  fault text;
+  misfit text;
   stored jobs;
 BEGIN
   SELECT payload_schema INTO p_schema FROM job_kinds WHERE kind = p_kind;
   IF NOT FOUND THEN
-    RAISE EXCEPTION 'unknown job kind %', quote_nullable(left(p_kind, 100)) USING
-      ERRCODE = 'TL001',
-      HINT = format('known kinds: %s', (SELECT string_agg(kind, ', ' ORDER BY kind) FROM job_kinds));
+    fault := 'TL001';
+    message := format('unknown job kind %s', quote_nullable(left(p_kind, 100)));
+    hint := format('known kinds: %s', (SELECT string_agg(kind, ', ' ORDER BY kind) FROM job_kinds));
+    RETURN;
   END IF;
   IF p_key = '' OR length(p_key) > 200 THEN
-    RAISE EXCEPTION 'a key has 1 to 200 characters, this one %', length(p_key)
-      USING ERRCODE = 'TL004';
+    fault := 'TL004';
+    message := format('a key has 1 to 200 characters, this one %s', length(p_key));
+    hint := 'use an id of your own, such as order-42';
+    RETURN;
   END IF;
-  fault := CASE
+  misfit := CASE
     WHEN p_payload IS NULL THEN 'the payload is NULL'
     WHEN octet_length(p_payload::text) > 65536 THEN 'the payload is larger than 65536 bytes'
     ELSE schema_fault(p_schema, p_payload, 'payload', p_schema)
   END;
-  IF fault IS NOT NULL THEN
-    RAISE EXCEPTION 'invalid payload for %: %', p_kind, fault USING ERRCODE = 'TL002';
-  END IF;
-
-  INSERT INTO jobs AS j (id, kind, key, payload, payload_hash, run_at, traceparent)
-    VALUES (coalesce(p_id, uuidv7()), p_kind, p_key, p_payload, payload_hash(p_payload),
-            coalesce(p_run_at, clock_timestamp()), p_traceparent)
-    ON CONFLICT DO NOTHING
-    RETURNING j.id, j.state INTO accept_job.id, accept_job.state;
-  fresh := FOUND;
-  IF fresh THEN
+  IF misfit IS NOT NULL THEN
+    fault := 'TL002';
+    message := format('invalid payload for %s: %s', p_kind, misfit);
+    hint := 'the payload of every kind is described in docs/jobs.md';
     RETURN;
   END IF;
 
-  -- A new statement, so a new snapshot: it sees the row the insert waited for.
-  SELECT * INTO stored FROM jobs WHERE id = p_id OR (kind = p_kind AND key = p_key)
-    ORDER BY (id = p_id) DESC NULLS LAST LIMIT 1;
+  LOOP
+    INSERT INTO jobs AS j (id, kind, key, payload, payload_hash, run_at, traceparent)
+      VALUES (coalesce(p_id, uuidv7()), p_kind, p_key, p_payload, payload_hash(p_payload),
+              coalesce(p_run_at, clock_timestamp()), p_traceparent)
+      ON CONFLICT DO NOTHING
+      RETURNING j.id, j.state INTO offer_job.id, offer_job.state;
+    fresh := FOUND;
+    IF fresh THEN
+      RETURN;
+    END IF;
+    -- A new statement, so a new snapshot: it sees the row the insert waited for.
+    SELECT * INTO stored FROM jobs WHERE id = p_id OR (kind = p_kind AND key = p_key)
+      ORDER BY (id = p_id) DESC NULLS LAST LIMIT 1;
+    EXIT WHEN FOUND;
+    -- Retention removed it in between: then the job is a new one.
+  END LOOP;
   IF stored.kind <> p_kind OR stored.payload_hash <> payload_hash(p_payload) THEN
-    RAISE EXCEPTION 'job % already has this key with another payload', stored.id USING
-      ERRCODE = 'TL003', HINT = 'use a new key for a new payload';
+    fault := 'TL003';
+    message := format('job %s already has this key with another payload', stored.id);
+    hint := 'use a new key for a new payload';
+    fresh := NULL;
+    RETURN;
   END IF;
   id := stored.id;
   state := stored.state;
+END $$;
+
+-- Accept one job, or raise why not (SQLSTATE TL001 to TL004, see offer_job).
+CREATE FUNCTION accept_job(
+  p_kind text, p_payload jsonb, p_key text, p_run_at timestamptz, p_id uuid, p_traceparent text,
+  OUT id uuid, OUT state text, OUT fresh boolean
+) LANGUAGE plpgsql AS $$
+DECLARE
+  offer record;
+BEGIN
+  SELECT * INTO offer FROM offer_job(p_kind, p_payload, p_key, p_run_at, p_id, p_traceparent);
+  IF offer.fault IS NOT NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = offer.fault, MESSAGE = offer.message, HINT = offer.hint;
+  END IF;
+  id := offer.id;
+  state := offer.state;
+  fresh := offer.fresh;
 END $$;
 
 -- The public door for every language: psql> SELECT enqueue_job('transfer_funds', '{…}', 'order-42');
@@ -146,3 +225,14 @@ CREATE FUNCTION enqueue_job(
 ) RETURNS uuid LANGUAGE sql AS $$
   SELECT id FROM accept_job($1, $2, $3, $4, NULL, NULL)
 $$;
+
+-- Cancel a job that has not taken effect. False when it has, or when there is none. A handler that
+-- runs at this moment loses its fence, and its transaction is rolled back.
+CREATE FUNCTION cancel_job(job uuid, reason text DEFAULT 'cancelled by its caller')
+RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE jobs SET state = 'cancelled', finished_at = clock_timestamp(),
+                  result = jsonb_build_object('reason', reason)
+    WHERE id = job AND state = 'queued';
+  RETURN FOUND;
+END $$;

@@ -21,7 +21,7 @@ def upgrade() -> None:
             server_default=sa.text("clock_timestamp()"),
             nullable=False,
         ),
-        sa.PrimaryKeyConstraint("kind", name="job_kinds_pkey"),
+        sa.PrimaryKeyConstraint("kind", name=op.f("job_kinds_pkey")),
     )
     op.create_table(
         "jobs",
@@ -51,13 +51,13 @@ def upgrade() -> None:
         sa.Column("redis_id", sa.Text(), nullable=True),
         sa.Column("traceparent", sa.Text(), nullable=True),
         sa.CheckConstraint(
-            "(state = 'queued') = (finished_at IS NULL)", name="jobs_finished_check"
+            "(state = 'queued') = (finished_at IS NULL)", name=op.f("jobs_finished_check")
         ),
         sa.CheckConstraint(
             "state IN ('queued', 'completed', 'rejected', 'dead', 'cancelled')",
-            name="jobs_state_check",
+            name=op.f("jobs_state_check"),
         ),
-        sa.PrimaryKeyConstraint("id", name="jobs_pkey"),
+        sa.PrimaryKeyConstraint("id", name=op.f("jobs_pkey")),
         postgresql_with={"fillfactor": "80", "autovacuum_vacuum_scale_factor": "0.02"},
     )
     op.create_index(
@@ -92,7 +92,7 @@ def upgrade() -> None:
             server_default=sa.text("clock_timestamp()"),
             nullable=False,
         ),
-        sa.PrimaryKeyConstraint("id", name="users_pkey"),
+        sa.PrimaryKeyConstraint("id", name=op.f("users_pkey")),
     )
     op.create_index(
         "users_email_key",
@@ -122,14 +122,16 @@ def upgrade() -> None:
             server_default=sa.text("clock_timestamp()"),
             nullable=False,
         ),
-        sa.CheckConstraint("currency ~ '^[A-Z]{3}$'", name="accounts_currency_check"),
-        sa.CheckConstraint("status IN ('open', 'frozen', 'closed')", name="accounts_status_check"),
-        sa.CheckConstraint("floor IS NULL OR balance >= floor", name="accounts_floor_check"),
-        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="accounts_user_id_fkey"),
-        sa.PrimaryKeyConstraint("id", name="accounts_pkey"),
-        sa.UniqueConstraint("code", name="accounts_code_key"),
-        sa.UniqueConstraint("id", "currency", name="accounts_id_currency_key"),
-        sa.UniqueConstraint("user_id", "currency", name="accounts_user_id_currency_key"),
+        sa.CheckConstraint("currency ~ '^[A-Z]{3}$'", name=op.f("accounts_currency_check")),
+        sa.CheckConstraint(
+            "status IN ('open', 'frozen', 'closed')", name=op.f("accounts_status_check")
+        ),
+        sa.CheckConstraint("floor IS NULL OR balance >= floor", name=op.f("accounts_floor_check")),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("accounts_user_id_fkey")),
+        sa.PrimaryKeyConstraint("id", name=op.f("accounts_pkey")),
+        sa.UniqueConstraint("code", name=op.f("accounts_code_key")),
+        sa.UniqueConstraint("id", "currency", name=op.f("accounts_id_currency_key")),
+        sa.UniqueConstraint("user_id", "currency", name=op.f("accounts_user_id_currency_key")),
         postgresql_with={"fillfactor": "80"},
     )
     op.create_table(
@@ -145,19 +147,19 @@ def upgrade() -> None:
             server_default=sa.text("clock_timestamp()"),
             nullable=False,
         ),
-        sa.CheckConstraint("amount > 0", name="transfers_amount_check"),
-        sa.CheckConstraint("from_account <> to_account", name="transfers_two_accounts_check"),
+        sa.CheckConstraint("amount > 0", name=op.f("transfers_amount_check")),
+        sa.CheckConstraint("from_account <> to_account", name=op.f("transfers_two_accounts_check")),
         sa.ForeignKeyConstraint(
             ["from_account", "currency"],
             ["accounts.id", "accounts.currency"],
-            name="transfers_from_account_currency_fkey",
+            name=op.f("transfers_from_account_currency_fkey"),
         ),
         sa.ForeignKeyConstraint(
             ["to_account", "currency"],
             ["accounts.id", "accounts.currency"],
-            name="transfers_to_account_currency_fkey",
+            name=op.f("transfers_to_account_currency_fkey"),
         ),
-        sa.PrimaryKeyConstraint("id", name="transfers_pkey"),
+        sa.PrimaryKeyConstraint("id", name=op.f("transfers_pkey")),
     )
     op.create_table(
         "entries",
@@ -172,11 +174,17 @@ def upgrade() -> None:
             server_default=sa.text("clock_timestamp()"),
             nullable=False,
         ),
-        sa.CheckConstraint("amount <> 0", name="entries_amount_check"),
-        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name="entries_account_id_fkey"),
-        sa.ForeignKeyConstraint(["transfer_id"], ["transfers.id"], name="entries_transfer_id_fkey"),
-        sa.PrimaryKeyConstraint("account_id", "version", name="entries_pkey"),
-        sa.UniqueConstraint("transfer_id", "account_id", name="entries_transfer_id_account_id_key"),
+        sa.CheckConstraint("amount <> 0", name=op.f("entries_amount_check")),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["accounts.id"], name=op.f("entries_account_id_fkey")
+        ),
+        sa.ForeignKeyConstraint(
+            ["transfer_id"], ["transfers.id"], name=op.f("entries_transfer_id_fkey")
+        ),
+        sa.PrimaryKeyConstraint("account_id", "version", name=op.f("entries_pkey")),
+        sa.UniqueConstraint(
+            "transfer_id", "account_id", name=op.f("entries_transfer_id_account_id_key")
+        ),
     )
 
 

@@ -15,5 +15,13 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for function in ("enqueue_job", "accept_job", "payload_hash", "schema_fault"):
+    for function in (
+        "cancel_job",
+        "enqueue_job",
+        "accept_job",
+        "offer_job",
+        "payload_hash",
+        "schema_fault",
+        "has_format",
+    ):
         op.execute(f"DROP FUNCTION {function}")

@@ -1,0 +1,130 @@
+"""Real servers for the tests: given by URL, or started from wheels.
+
+A migrated template database is made once; every module gets a copy of its own.
+"""
+
+import asyncio
+import os
+import uuid
+from contextlib import ExitStack
+
+import asyncpg
+import pytest
+import redis.asyncio as redis_asyncio
+from sqlalchemy import make_url
+
+from db.engine import create_engine, create_sessions
+from worker.app import migrate_database
+from worker.embedded import PostgresServer, ValkeyServer
+
+POOL_SIZE = 24
+
+
+class Databases:
+    """Makes and drops databases on one server."""
+
+    def __init__(self, server_url):
+        self.server_url = server_url
+        self.template = self.create()
+        asyncio.run(_migrate(self.url(self.template)))
+
+    def url(self, name):
+        return make_url(self.server_url).set(database=name).render_as_string(hide_password=False)
+
+    def create(self, template="template1"):
+        name = f"teller_test_{uuid.uuid4().hex[:12]}"
+        self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return name
+
+    def copy(self):
+        return self.create(self.template)
+
+    def drop(self, name):
+        self._execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def _execute(self, statement):
+        async def run():
+            connection = await asyncpg.connect(self.server_url)
+            try:
+                await connection.execute(statement)
+            finally:
+                await connection.close()
+
+        asyncio.run(run())
+
+
+async def _migrate(url):
+    engine = create_engine(url, pool_size=1, application_name="teller-tests")
+    await migrate_database(engine)
+    await engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory):
+    """The URLs of a PostgreSQL and a Valkey that tests may fill and flush."""
+    given = os.environ.get("DATABASE_URL"), os.environ.get("REDIS_URL")
+    if all(given):
+        yield given
+        return
+    directory = tmp_path_factory.mktemp("servers")
+    with ExitStack() as exits:
+        postgres = exits.enter_context(PostgresServer(directory / "postgres", durable=False))
+        valkey = exits.enter_context(ValkeyServer(directory / "valkey", append_only=False))
+        yield postgres.url, valkey.url
+
+
+@pytest.fixture(scope="session")
+def databases(servers):
+    made = Databases(servers[0])
+    yield made
+    made.drop(made.template)
+
+
+@pytest.fixture(scope="module")
+def database_url(databases):
+    """The URL of a migrated database that this module has for itself."""
+    name = databases.copy()
+    yield databases.url(name)
+    databases.drop(name)
+
+
+@pytest.fixture
+def new_database_url(databases):
+    """The URL of a migrated database that this test has for itself."""
+    name = databases.copy()
+    yield databases.url(name)
+    databases.drop(name)
+
+
+@pytest.fixture
+def empty_database_url(databases):
+    """The URL of a database without a schema."""
+    name = databases.create()
+    yield databases.url(name)
+    databases.drop(name)
+
+
+@pytest.fixture
+async def engine(database_url):
+    made = create_engine(database_url, pool_size=POOL_SIZE, application_name="teller-tests")
+    yield made
+    await made.dispose()
+
+
+@pytest.fixture
+def sessions(engine):
+    return create_sessions(engine)
+
+
+@pytest.fixture
+def redis_url(servers):
+    return servers[1]
+
+
+@pytest.fixture
+async def redis(redis_url):
+    """A connection to a Redis that is empty when the test begins."""
+    client = redis_asyncio.from_url(redis_url)
+    await client.flushdb()
+    yield client
+    await client.aclose()
