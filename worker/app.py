@@ -10,15 +10,19 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from arq.connections import RedisSettings
+from arq.worker import get_kwargs
 
 from db.engine import create_engine, create_sessions
 from db.migrate import migrate, require_current
 from jobs import registry
 from worker import wire
+from worker.duties import Duties
 from worker.events import Events, log_events
 from worker.execute import Executor
 from worker.functions import EXECUTOR, arq_functions
 from worker.logs import configure_logs, hide_arguments
+from worker.loop import Worker
+from worker.relay import Relay
 from worker.reports import Reports
 from worker.settings import Settings, load_settings
 
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 
 ENGINE = "teller_engine"
 EVENTS = "teller_events"
+DUTIES = "teller_duties"
 
 HEALTH_CHECK_INTERVAL_S = 5
 RESULT_POLL_S = 0.05
@@ -87,11 +92,17 @@ class Options:
         events = Events(log_events)
         ctx[ENGINE] = engine
         ctx[EVENTS] = events
-        ctx[EXECUTOR] = Executor(create_sessions(engine), events, Reports(settings.reports_url))
+        sessions = create_sessions(engine)
+        ctx[EXECUTOR] = Executor(sessions, events, Reports(settings.reports_url))
+        ctx[DUTIES] = Duties([Relay(sessions, ctx["redis"], settings.queue_name, events)], events)
+        ctx[DUTIES].start()
         events.emit("worker.started", concurrency=settings.concurrency)
 
     async def _stop(self, ctx: dict[Any, Any]) -> None:
         # A start that failed half-way has less to let go of.
+        duties: Duties | None = ctx.pop(DUTIES, None)
+        if duties is not None:
+            await duties.stop()
         engine: AsyncEngine | None = ctx.pop(ENGINE, None)
         if engine is not None:
             await engine.dispose()
@@ -120,6 +131,12 @@ async def migrate_database(engine: "AsyncEngine") -> str:
     """Run missing migrations, register this code's kinds, and return the revision."""
     schemas = {kind: job.payload.model_json_schema() for kind, job in registry().items()}
     return await migrate(engine, schemas)
+
+
+def create_worker(settings: Settings, *, burst: bool = False) -> Worker:
+    """Return our loop with all options set; `run()` it, or await `async_run()`."""
+    options = get_kwargs(Options(settings))
+    return Worker(**{**options, "burst": burst})
 
 
 def redis_settings(url: str) -> RedisSettings:

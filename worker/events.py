@@ -36,6 +36,8 @@ CATALOGUE: Final = {
     "job.unrecorded": EventSpec(
         logging.WARNING, "A failure could not be recorded; the job runs again."
     ),
+    "relay.sent": EventSpec(logging.INFO, "Jobs went to Redis that it did not know."),
+    "duty.failed": EventSpec(logging.WARNING, "A round of a background duty failed; it goes on."),
     "job.unknown_kind": EventSpec(logging.WARNING, "A job waits for a worker that knows its kind."),
 }
 
