@@ -1,0 +1,60 @@
+"""Prove that nothing was lost or done twice: every rule of the books, in one snapshot."""
+
+import asyncio
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from db.audit import Report, audit
+from db.engine import create_sessions
+from worker.app import database
+from worker.settings import load_settings
+
+app = typer.Typer(help=__doc__)
+
+DIFFERENCE_FOUND = 1
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command()
+def run(as_json: Json = False) -> None:  # noqa: FBT002 - a flag of the command line
+    """Check every rule and print what breaks it, with ids.
+
+    Exit code 0 when the difference is 0, else 1.
+    """
+    report = asyncio.run(_audit())
+    if as_json:
+        sys.stdout.write(orjson.dumps(asdict(report), option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        show(report, Console())
+    raise typer.Exit(DIFFERENCE_FOUND if report.differences else 0)
+
+
+async def _audit() -> Report:
+    settings = load_settings()
+    async with (
+        database(settings, name="teller-audit", pool_size=1) as engine,
+        create_sessions(engine)() as session,
+    ):
+        return await audit(session)
+
+
+def show(report: Report, console: Console) -> None:
+    """Print an audit as tables that a person reads."""
+    states = ("completed", "rejected", "dead", "cancelled", "queued")
+    parts = " + ".join(f"{report.jobs.get(state, 0):,} {state}" for state in states)
+    console.print(f"{report.jobs['accepted']:,} accepted = {parts}")
+    console.print(f"{report.transfers:,} transfers")
+    table = Table("rule", "what must hold", "differences", "first of them")
+    for finding in report.findings:
+        style = "red" if finding.differences else ""
+        ids = "\n".join(finding.ids)
+        table.add_row(finding.name, finding.meaning, f"{finding.differences:,}", ids, style=style)
+    console.print(table)
+    console.print(f"difference: {report.differences:,}")
