@@ -154,7 +154,7 @@ FOLLOWS = text("""
     FROM entries
 """)
 
-BY_STATE = text("SELECT state, count(*) FROM jobs GROUP BY state")
+BY_STATE = text("SELECT state, count(*) AS jobs FROM jobs GROUP BY state")
 
 
 async def audit(session: "AsyncSession") -> Report:
@@ -169,7 +169,7 @@ async def audit(session: "AsyncSession") -> Report:
         ),
         {"limit": AUDIT_TIMEOUT},
     )
-    by_state = {row.state: row.count for row in await session.execute(BY_STATE)}
+    by_state = {row.state: row.jobs for row in await session.execute(BY_STATE)}
     transfers = await session.scalar(text("SELECT count(*) FROM transfers"))
     findings = [await _check(session, rule) for rule in RULES]
     findings.append(await _check_order(session))

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from arq.connections import RedisSettings
-from arq.worker import get_kwargs
 
 from db.engine import create_engine, create_sessions
 from db.migrate import migrate, require_current
@@ -27,10 +26,12 @@ from worker.reports import Reports
 from worker.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from arq.worker import Function
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from worker.events import Subscriber
 
 ENGINE = "teller_engine"
 EVENTS = "teller_events"
@@ -43,8 +44,9 @@ RESULT_POLL_S = 0.05
 class Options:
     """A worker's options as arq reads them: every one is here, none is left to a default."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, subscribers: "Sequence[Subscriber]" = ()) -> None:
         self._settings = settings
+        self._subscribers = subscribers
         kinds = registry()
         self.functions: list[Function] = arq_functions(kinds)
         self.queue_name = settings.queue_name
@@ -89,7 +91,7 @@ class Options:
             application_name=f"teller-worker {socket.gethostname()}:{os.getpid()}"[:63],
         )
         await require_current(engine)
-        events = Events(log_events)
+        events = Events(log_events, *self._subscribers)
         ctx[ENGINE] = engine
         ctx[EVENTS] = events
         sessions = create_sessions(engine)
@@ -133,10 +135,24 @@ async def migrate_database(engine: "AsyncEngine") -> str:
     return await migrate(engine, schemas)
 
 
-def create_worker(settings: Settings, *, burst: bool = False) -> Worker:
-    """Return our loop with all options set; `run()` it, or await `async_run()`."""
-    options = get_kwargs(Options(settings))
-    return Worker(**{**options, "burst": burst})
+def create_worker(
+    settings: Settings,
+    *,
+    burst: bool = False,
+    handle_signals: bool = True,
+    subscribers: "Sequence[Subscriber]" = (),
+) -> Worker:
+    """Return our loop with all options set; `run()` it, or await `async_run()`.
+
+    Args:
+        settings: this process's.
+        burst: work off what is queued, then end.
+        handle_signals: whether SIGTERM drains it; False where the caller owns the signals.
+        subscribers: hear every event, beside the log.
+    """
+    options = vars(Options(settings, subscribers))
+    chosen = {name: option for name, option in options.items() if not name.startswith("_")}
+    return Worker(**chosen | {"burst": burst, "handle_signals": handle_signals})
 
 
 def redis_settings(url: str) -> RedisSettings:

@@ -105,7 +105,7 @@ class Relay:
             await ring(self._redis, _deliveries(page), self._queue_name)
             sent += len(page)
             position = (page[-1].run_at, page[-1].id)
-        await self._redis.execute_command(
+        await self._redis.execute_command(  # type: ignore[no-untyped-call]
             "EVAL", _SEAL_EPOCH, 2, self._epoch_key, self._rebuild_key, token, run_id
         )
         return sent

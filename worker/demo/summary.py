@@ -1,0 +1,83 @@
+"""What came of the demo, in a form that a person understands."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from db.audit import Report
+    from db.tally import Tally
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What came of the demo."""
+
+    asked: int
+    """Requests made, the repeated ones included."""
+    tally: "Tally"
+    told: dict[str, int]
+    """The worker's events, counted by name."""
+    balances: dict[str, int]
+    """Σ balance by currency over the whole ledger, in minor units."""
+    audit: "Report"
+    reports: Sequence[str]
+    seconds: float
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the books balance and nothing is missing."""
+        return (
+            self.tally.live == 0
+            and not any(row.state == "dead" for row in self.tally.rows)
+            and not any(self.balances.values())
+            and self.audit.differences == 0
+        )
+
+
+def show(summary: Summary, console: "Console") -> None:
+    """Print the summary."""
+    duplicates = summary.asked - summary.tally.accepted
+    console.print(
+        f"\n[bold]{summary.asked:,} requests[/], {duplicates:,} of them repeated: "
+        f"[bold]{summary.tally.accepted:,} jobs accepted[/]"
+    )
+    console.print(_outcomes(summary))
+    console.print(
+        f"{summary.told.get('job.duplicate', 0):,} deliveries of jobs that had run already: "
+        "absorbed, no effect twice"
+    )
+    console.print(
+        f"{summary.told.get('job.run_again', 0):,} tries rolled back by a conflict and run again"
+    )
+    console.print(_sums(summary))
+    for url in summary.reports:
+        console.print(f"report  {url}", soft_wrap=True)
+    verdict = "[bold green]the books balance, nothing is missing[/]"
+    if not summary.is_good:
+        verdict = "[bold red]something is wrong: run `python -m worker audit`[/]"
+    console.print(
+        f"\naudit of {summary.audit.jobs['accepted']:,} jobs and "
+        f"{summary.audit.transfers:,} transfers, difference {summary.audit.differences}: {verdict}"
+    )
+    console.print(f"{summary.seconds:.1f} s")
+
+
+def _outcomes(summary: Summary) -> Table:
+    table = Table("kind", "became", "because", "jobs")
+    table.columns[3].justify = "right"
+    for row in summary.tally.rows:
+        table.add_row(row.kind, row.state, row.code or "", f"{row.count:,}")
+    return table
+
+
+def _sums(summary: Summary) -> Table:
+    table = Table("currency", "Σ of all balances")
+    table.columns[1].justify = "right"
+    for currency, total in summary.balances.items():
+        table.add_row(currency, f"{total:,}", style="red" if total else "")
+    return table
