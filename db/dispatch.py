@@ -27,6 +27,21 @@ class Unsent:
     enqueued_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Runnable:
+    """A job that is due."""
+
+    id: UUID
+    redis_id: str | None
+    kind: str
+    attempts: int
+
+    @property
+    def delivery_id(self) -> str:
+        """The id under which workers know the job."""
+        return self.redis_id or str(self.id)
+
+
 _COLUMNS = "id, redis_id, kind, payload, run_at, enqueued_at"
 
 # SKIP LOCKED: several relays share the work; a job that runs from the record holds its own row.
@@ -49,6 +64,14 @@ PAGE_OF_QUEUED = text(f"""
       AND (run_at, id) > (:run_at, :id)
     ORDER BY run_at, id LIMIT :limit
 """)  # noqa: S608 - nothing but our own column names
+
+# Locked for this look alone: jobs that run elsewhere hold their rows, and are stepped over.
+PEEK_RUNNABLE = text("""
+    SELECT id, redis_id, kind, attempts FROM jobs
+    WHERE state = 'queued' AND run_at <= clock_timestamp()
+    ORDER BY run_at, id LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+""")
 
 
 class Dispatch:
@@ -79,3 +102,8 @@ class Dispatch:
         run_at, job_id = after
         page = {"run_at": run_at, "id": job_id, "limit": limit, "ahead": ahead}
         return [Unsent(*row) for row in await self._session.execute(PAGE_OF_QUEUED, page)]
+
+    async def peek_runnable(self, limit: int) -> "Sequence[Runnable]":
+        """Return due jobs that nobody runs; the caller's transaction must end at once."""
+        rows = await self._session.execute(PEEK_RUNNABLE, {"limit": limit})
+        return [Runnable(*row) for row in rows]

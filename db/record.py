@@ -89,6 +89,12 @@ FIND = text("""
     FROM jobs WHERE id = :id
 """)
 
+HOLD = text("""
+    SELECT 1 FROM jobs WHERE id = :id AND state = 'queued' FOR UPDATE SKIP LOCKED
+""")
+
+CANCEL = text("SELECT cancel_job(:id, :reason)")
+
 FIND_PAYLOAD = text("SELECT payload, enqueued_at FROM jobs WHERE id = :id")
 
 NOTE_FAILURE = text("""
@@ -179,6 +185,14 @@ class Record:
             "delay": delay,
         }
         return await self._session.scalar(NOTE_FAILURE, note) is not None
+
+    async def hold(self, job_id: UUID) -> bool:
+        """Lock a queued job's row until the transaction ends; False when somebody else has it."""
+        return await self._session.scalar(HOLD, {"id": job_id}) is not None
+
+    async def cancel(self, job_id: UUID, reason: str) -> bool:
+        """Make a queued job cancelled; False when it is final already, or not in the record."""
+        return bool(await self._session.scalar(CANCEL, {"id": job_id, "reason": reason}))
 
     async def postpone(self, job: Delivered, delay: timedelta) -> bool:
         """Move the job's next run `delay` from now; False when it is final or another's."""

@@ -15,14 +15,15 @@ from db.engine import create_engine, create_sessions
 from db.migrate import migrate, require_current
 from jobs import registry
 from worker import wire
-from worker.duties import Duties
+from worker.duties import Duties, Duty
 from worker.events import Events, log_events
 from worker.execute import Executor
-from worker.functions import EXECUTOR, arq_functions
+from worker.fallback import Fallback
+from worker.functions import arq_functions
 from worker.logs import configure_logs, hide_arguments
-from worker.loop import Worker
 from worker.relay import Relay
 from worker.reports import Reports
+from worker.serving import EXECUTOR, SERVING, ServingWorker
 from worker.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -96,7 +97,10 @@ class Options:
         ctx[EVENTS] = events
         sessions = create_sessions(engine)
         ctx[EXECUTOR] = Executor(sessions, events, Reports(settings.reports_url))
-        ctx[DUTIES] = Duties([Relay(sessions, ctx["redis"], settings.queue_name, events)], events)
+        duties: list[Duty] = [Relay(sessions, ctx["redis"], settings.queue_name, events)]
+        if SERVING in ctx:
+            duties.append(Fallback(ctx[SERVING], sessions, events))
+        ctx[DUTIES] = Duties(duties, events)
         ctx[DUTIES].start()
         events.emit("worker.started", concurrency=settings.concurrency)
 
@@ -141,7 +145,7 @@ def create_worker(
     burst: bool = False,
     handle_signals: bool = True,
     subscribers: "Sequence[Subscriber]" = (),
-) -> Worker:
+) -> ServingWorker:
     """Return our loop with all options set; `run()` it, or await `async_run()`.
 
     Args:
@@ -151,8 +155,10 @@ def create_worker(
         subscribers: hear every event, beside the log.
     """
     options = vars(Options(settings, subscribers))
+    # It works without Redis as well, so it does not wait for it to begin.
+    options["redis_settings"].conn_retries = 1
     chosen = {name: option for name, option in options.items() if not name.startswith("_")}
-    return Worker(**chosen | {"burst": burst, "handle_signals": handle_signals})
+    return ServingWorker(**chosen | {"burst": burst, "handle_signals": handle_signals})
 
 
 def redis_settings(url: str) -> RedisSettings:

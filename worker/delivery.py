@@ -37,6 +37,8 @@ class Delivery:
     started_at: float = field(default_factory=time.monotonic)
     by_id: bool = False
     """Whether only the id was sent, and the payload is in the record."""
+    exclusive: bool = False
+    """Whether it was claimed from the record, so that its row is the only lease there is."""
     fault: str | None = None
     """Why it cannot be run, whatever its kind; the payload is kept all the same."""
 

@@ -36,9 +36,24 @@ CATALOGUE: Final = {
     "job.unrecorded": EventSpec(
         logging.WARNING, "A failure could not be recorded; the job runs again."
     ),
+    "job.aborted": EventSpec(logging.INFO, "A client aborted a job; the record says cancelled."),
+    "job.abort_unrecorded": EventSpec(
+        logging.WARNING, "A client aborted a job, and the record could not be told."
+    ),
+    "redis.lost": EventSpec(
+        logging.WARNING, "Redis is away: jobs come from the record until it is back."
+    ),
+    "redis.back": EventSpec(logging.INFO, "Redis is back: jobs come from its queue again."),
     "relay.sent": EventSpec(logging.INFO, "Jobs went to Redis that it did not know."),
     "duty.failed": EventSpec(logging.WARNING, "A round of a background duty failed; it goes on."),
     "job.unknown_kind": EventSpec(logging.WARNING, "A job waits for a worker that knows its kind."),
+    "schedule.made": EventSpec(logging.INFO, "A schedule's time came, and its job was accepted."),
+    "schedule.missed": EventSpec(
+        logging.WARNING, "Runs came while no worker was there, and were dropped by policy."
+    ),
+    "schedule.failed": EventSpec(
+        logging.ERROR, "A schedule's job could not be accepted; it is tried again."
+    ),
 }
 
 

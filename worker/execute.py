@@ -21,7 +21,7 @@ from db.record import Failure, FinalState, Record, Stored
 from db.store import Store
 from jobs import Cancel, Context, Rejected, Snooze
 from worker import failures
-from worker.delivery import with_payload
+from worker.delivery import job_id_of, with_payload
 from worker.protected import CommitWindow, run_protected
 from worker.retry import (
     Bury,
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from worker.reports import Reports
 
 UNRECORDED_RETRY: Final = timedelta(seconds=2)
+HELD_ELSEWHERE_RETRY: Final = timedelta(seconds=1)
+ABORT_WAIT_S: Final = 5.0
 UNKNOWN_KIND_RETRY: Final = timedelta(seconds=15)
 UNKNOWN_KIND_WAIT_MAX: Final = timedelta(days=1)
 
@@ -138,6 +140,17 @@ class Executor:
             delivery, failures.unknown_kind(delivery.job.kind), _waiting_for_worker
         )
 
+    async def abort(self, redis_id: str) -> None:
+        """Cancel a job in the record because a client aborted it; best effort, never raises."""
+        try:
+            async with asyncio.timeout(ABORT_WAIT_S), self._sessions() as session, session.begin():
+                cancelled = await Record(session).cancel(job_id_of(redis_id), "aborted by a client")
+        except Exception as error:  # noqa: BLE001 - Redis has the abort; the record may lag behind
+            self._events.emit("job.abort_unrecorded", error=type(error).__name__)
+            return
+        if cancelled:
+            self._events.emit("job.aborted", job_id=str(job_id_of(redis_id)))
+
     async def _fetched(self, delivery: "Delivery") -> "Delivery":
         """Return the delivery with its payload, from the record where only the id was sent."""
         if not delivery.by_id:
@@ -156,6 +169,8 @@ class Executor:
         async with self._sessions() as session:
             if delivery.try_number > 1 and (settled := await _settled(session, delivery)):
                 return settled
+            if _needs_row(job, delivery) and not await Record(session).hold(delivery.job.id):
+                return Later(HELD_ELSEWHERE_RETRY)
             answer = await self._handle(job, payload, delivery, session)
             if isinstance(answer, Snooze):
                 return await self._snooze(session, delivery, answer, window)
@@ -301,6 +316,11 @@ class Executor:
             trouble=diagnosis.trouble.value,
             sqlstate=diagnosis.sqlstate,
         )
+
+
+def _needs_row(job: "Job", delivery: "Delivery") -> bool:
+    """Tell whether the row must be locked; a snapshot cannot, and may publish the same twice."""
+    return delivery.exclusive and not job.policy.snapshot
 
 
 def _after_failure(policy: "Policy", luck: float, attempts_before: int) -> Verdict:

@@ -4,6 +4,8 @@ The executor is in arq's ctx, since only a started worker has one. Outcomes beco
 understands: a return value, a `Retry` with a delay, or an error that is final.
 """
 
+import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,14 +16,12 @@ from worker import failures, wire
 from worker.delivery import read_delivery
 from worker.errors import JobCancelledError, JobConflictError, JobDeadError
 from worker.execute import Conflict, Executor, Finished, Later, Outcome
+from worker.serving import EXECUTOR, aborted_in_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jobs import Job
-
-EXECUTOR: Final = "teller_executor"
-"""The executor's place in arq's ctx."""
 
 # Attempts are counted in the record; arq's own count of deliveries must never end a job.
 DELIVERIES_MAX: Final = 1_000_000
@@ -36,16 +36,37 @@ def arq_functions(jobs: "Mapping[str, Job]") -> list[Function]:
         *(_function_of(job) for job in jobs.values()),
         func(_malformed, name=wire.MALFORMED, max_tries=DELIVERIES_MAX),
         func(_unknown_kind, name=wire.UNKNOWN_KIND, max_tries=DELIVERIES_MAX),
+        _from_record(jobs),
     ]
 
 
 def _function_of(job: "Job") -> Function:
     async def run(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - arq's shape
         executor: Executor = ctx[EXECUTOR]
-        return _answer(await executor.run(job, read_delivery(job.kind, ctx, args, kwargs)))
+        try:
+            outcome = await executor.run(job, read_delivery(job.kind, ctx, args, kwargs))
+        except asyncio.CancelledError:
+            await aborted_in_record(ctx)
+            raise
+        return _answer(outcome)
 
     timeout = job.policy.timeout + QUEUE_TIMEOUT_MARGIN
     return func(run, name=job.kind, timeout=timeout, max_tries=DELIVERIES_MAX)
+
+
+def _from_record(jobs: "Mapping[str, Job]") -> Function:
+    """Return the function that runs a job whose kind and payload are in the record alone."""
+
+    async def run(ctx: dict[Any, Any], kind: str) -> Any:  # noqa: ANN401 - arq's shape
+        executor: Executor = ctx[EXECUTOR]
+        delivery = replace(read_delivery(kind, ctx, [], {}), exclusive=True)
+        job = jobs.get(kind)
+        if job is None:
+            return _answer(await executor.wait_for_worker(delivery))
+        return _answer(await executor.run(job, delivery))
+
+    timeout = max(job.policy.timeout for job in jobs.values()) + QUEUE_TIMEOUT_MARGIN
+    return func(run, name=wire.FROM_RECORD, timeout=timeout, max_tries=DELIVERIES_MAX)
 
 
 async def _malformed(ctx: dict[Any, Any], body: object) -> Any:  # noqa: ANN401 - arq's shape

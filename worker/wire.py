@@ -8,6 +8,8 @@ import orjson
 
 MALFORMED: Final = "teller.malformed"
 """Stands in for a body that no JSON parser reads, so that it ends in the record, not in a log."""
+FROM_RECORD: Final = "teller.from_record"
+"""Runs a job that was claimed from the record while Redis is away; never on the wire."""
 UNKNOWN_KIND: Final = "teller.unknown_kind"
 """Stands in for a kind this worker does not know, so that arq does not delete the job."""
 
