@@ -98,7 +98,8 @@ RULES: Final = (
            LEFT JOIN entries e ON e.transfer_id = t.id
            GROUP BY t.id
            HAVING count(e.*) <> 2
-              OR count(*) FILTER (WHERE e.account_id = t.from_account AND e.amount = -t.amount) <> 1
+              OR count(*) FILTER (
+                   WHERE e.account_id = t.from_account AND e.amount = -t.amount) <> 1
               OR count(*) FILTER (WHERE e.account_id = t.to_account AND e.amount = t.amount) <> 1""",
     ),
     Rule(

@@ -95,6 +95,13 @@ HOLD = text("""
 
 CANCEL = text("SELECT cancel_job(:id, :reason)")
 
+# Another version registered its schema here, and it takes what ours refuses.
+FITS_ANOTHER_VERSION = text("""
+    SELECT payload_schema <> CAST(:schema AS jsonb)
+       AND schema_fault(payload_schema, CAST(:payload AS jsonb), 'payload', payload_schema) IS NULL
+    FROM job_kinds WHERE kind = :kind
+""")
+
 FIND_PAYLOAD = text("SELECT payload, enqueued_at FROM jobs WHERE id = :id")
 
 NOTE_FAILURE = text("""
@@ -154,6 +161,11 @@ class Record:
         """Return the payload and time of acceptance of a job that came by its id alone."""
         row = (await self._session.execute(FIND_PAYLOAD, {"id": job_id})).one_or_none()
         return None if row is None else Accepted(row.payload, row.enqueued_at)
+
+    async def fits_another_version(self, job: Delivered, schema: str) -> bool:
+        """Tell whether the schema in the database is not ours, and takes this payload."""
+        query = {"kind": job.kind, "payload": job.payload_json, "schema": schema}
+        return bool(await self._session.scalar(FITS_ANOTHER_VERSION, query))
 
     async def note_failure(
         self,

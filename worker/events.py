@@ -46,7 +46,9 @@ CATALOGUE: Final = {
     "redis.back": EventSpec(logging.INFO, "Redis is back: jobs come from its queue again."),
     "relay.sent": EventSpec(logging.INFO, "Jobs went to Redis that it did not know."),
     "duty.failed": EventSpec(logging.WARNING, "A round of a background duty failed; it goes on."),
-    "job.unknown_kind": EventSpec(logging.WARNING, "A job waits for a worker that knows its kind."),
+    "job.waits_for_worker": EventSpec(
+        logging.WARNING, "A job waits for a worker whose code knows its kind and payload."
+    ),
     "schedule.made": EventSpec(logging.INFO, "A schedule's time came, and its job was accepted."),
     "schedule.missed": EventSpec(
         logging.WARNING, "Runs came while no worker was there, and were dropped by policy."

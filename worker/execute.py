@@ -7,83 +7,39 @@ a delivery may be repeated, cut short or lost at any point.
 
 import asyncio
 import random
-import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
 from pydantic import BaseModel, ValidationError
 
-from db.record import Failure, FinalState, Record, Stored
+from db.record import Failure, FinalState, Record
 from db.store import Store
 from jobs import Cancel, Context, Rejected, Snooze
 from worker import failures
 from worker.delivery import job_id_of, with_payload
+from worker.outcome import Finished, Later, Outcome, lost, settled
 from worker.protected import CommitWindow, run_protected
-from worker.retry import (
-    Bury,
-    Diagnosis,
-    JobTimeoutError,
-    PutBack,
-    RunAgain,
-    SpendAttempt,
-    Trouble,
-    backoff,
-    decide,
-    diagnose,
-)
+from worker.retry import Bury, JobTimeoutError, PutBack, RunAgain, SpendAttempt, decide, diagnose
+from worker.setbacks import Setbacks
+from worker.telling import tell_outcome, tell_trouble
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-    from jobs import Job, Payload, Policy
+    from jobs import Job, Payload
     from worker.delivery import Delivery
     from worker.events import Events
     from worker.reports import Reports
 
-UNRECORDED_RETRY: Final = timedelta(seconds=2)
 HELD_ELSEWHERE_RETRY: Final = timedelta(seconds=1)
 ABORT_WAIT_S: Final = 5.0
-UNKNOWN_KIND_RETRY: Final = timedelta(seconds=15)
-UNKNOWN_KIND_WAIT_MAX: Final = timedelta(days=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The job is final: by this delivery, or by an earlier one."""
-
-    state: FinalState
-    result: Any
-    replayed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Later:
-    """The job goes back to the queue."""
-
-    delay: timedelta
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """The id belongs to a job with another payload; nothing was done."""
-
-
-Outcome = Finished | Later | Conflict
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a failure does to the job's record."""
-
-    dead: bool
-    spent: int
-    delay: timedelta = timedelta()
 
 
 class Executor:
@@ -100,6 +56,7 @@ class Executor:
         self._events = events
         self._reports = reports
         self._luck = luck
+        self._setbacks = Setbacks(sessions, events)
 
     async def run(self, job: "Job", delivery: "Delivery") -> Outcome:
         """Run one delivery to its outcome.
@@ -112,9 +69,9 @@ class Executor:
                 delivery = await self._fetched(delivery)
                 payload = _parse(job, delivery)
                 if isinstance(payload, Failure):
-                    return await self.bury(delivery, payload)
+                    return await self._unfit(job, delivery, payload)
                 attempt = partial(self._attempt, job, payload, delivery)
-                return self._told(delivery, await run_protected(attempt))
+                return tell_outcome(self._events, delivery, await run_protected(attempt))
             except Exception as error:  # noqa: BLE001 - the table decides about every exception
                 outcome = await self._after(error, job, delivery, tries)
                 if outcome is not None:
@@ -122,23 +79,17 @@ class Executor:
         raise AssertionError("unreachable: the retry table ends every loop")
 
     async def bury(self, delivery: "Delivery", failure: Failure) -> Outcome:
-        """Record a delivery that no retry can help as dead, its payload kept."""
-        return await self._record(delivery, failure, _always_dead)
+        """Record a delivery that is no job at all as dead, with what it was."""
+        return await self._setbacks.bury(delivery, failure)
 
     async def wait_for_worker(self, delivery: "Delivery") -> Outcome:
-        """Put a job back whose kind this worker does not know, visibly, for a day at most."""
+        """Put a job back whose kind this worker does not know."""
         try:
             delivery = await self._fetched(delivery)
         except Exception as error:  # noqa: BLE001 - nothing was done yet, so it simply waits
-            self._tell("job.unrecorded", delivery, diagnose(error))
-            return Later(UNRECORDED_RETRY)
-        age = datetime.now(UTC) - delivery.job.enqueued_at
-        if age > UNKNOWN_KIND_WAIT_MAX:
-            return await self.bury(delivery, failures.unknown_kind(delivery.job.kind))
-        self._events.emit("job.unknown_kind", job_id=str(delivery.job.id), kind=delivery.job.kind)
-        return await self._record(
-            delivery, failures.unknown_kind(delivery.job.kind), _waiting_for_worker
-        )
+            return self._setbacks.unrecorded(delivery, error)
+        unknown = failures.unknown_kind(delivery.job.kind)
+        return await self._setbacks.wait_for_newer_worker(delivery, unknown)
 
     async def abort(self, redis_id: str) -> None:
         """Cancel a job in the record because a client aborted it; best effort, never raises."""
@@ -162,13 +113,22 @@ class Executor:
         job = replace(delivery.job, enqueued_at=row.enqueued_at)
         return with_payload(replace(delivery, job=job, by_id=False), row.payload)
 
+    async def _unfit(self, job: "Job", delivery: "Delivery", failure: Failure) -> Outcome:
+        """Record a payload that this code does not take: for a newer worker, or as dead."""
+        schema = orjson.dumps(job.payload.model_json_schema()).decode()
+        async with self._sessions() as session:
+            newer = await Record(session).fits_another_version(delivery.job, schema)
+        if newer and delivery.fault is None:
+            return await self._setbacks.wait_for_newer_worker(delivery, failure)
+        return await self._setbacks.bury(delivery, failure)
+
     async def _attempt(
         self, job: "Job", payload: "Payload", delivery: "Delivery", window: CommitWindow
     ) -> Outcome:
         """Run the handler and the fence in one transaction of a session of their own."""
         async with self._sessions() as session:
-            if delivery.try_number > 1 and (settled := await _settled(session, delivery)):
-                return settled
+            if delivery.try_number > 1 and (ended := await settled(session, delivery)):
+                return ended
             if _needs_row(job, delivery) and not await Record(session).hold(delivery.job.id):
                 return Later(HELD_ELSEWHERE_RETRY)
             answer = await self._handle(job, payload, delivery, session)
@@ -180,8 +140,7 @@ class Executor:
                 # keep nothing: either way the outcome goes into a transaction of its own.
                 await session.rollback()
             if not await Record(session).finish(delivery.job, state, result):
-                await session.rollback()
-                return await _lost(session, delivery)
+                return await lost(session, delivery)
             window.open()
             await session.commit()
             return Finished(state, result)
@@ -211,8 +170,7 @@ class Executor:
     ) -> Outcome:
         await session.rollback()
         if not await Record(session).postpone(delivery.job, snooze.delay):
-            await session.rollback()
-            return await _lost(session, delivery)
+            return await lost(session, delivery)
         window.open()
         await session.commit()
         return Later(snooze.delay)
@@ -227,115 +185,24 @@ class Executor:
         )
         match decision:
             case RunAgain(delay_s):
-                self._tell("job.run_again", delivery, diagnosis)
+                tell_trouble(self._events, "job.run_again", delivery, diagnosis)
                 await asyncio.sleep(delay_s)
                 return None
             case PutBack(delay_s):
-                self._tell("job.put_back", delivery, diagnosis)
+                tell_trouble(self._events, "job.put_back", delivery, diagnosis)
                 return Later(timedelta(seconds=delay_s))
             case SpendAttempt():
-                rule = partial(_after_failure, job.policy, self._luck())
-                return await self._record(delivery, failures.describe(error), rule)
-            case Bury():
-                return await self.bury(delivery, failures.describe(error))
-
-    async def _record(
-        self, delivery: "Delivery", failure: Failure, rule: "Callable[[int], Verdict]"
-    ) -> Outcome:
-        """Record a failure. The record is asked first: it may say that the job is done."""
-        try:
-            note = partial(self._note, delivery, failure, rule)
-            return self._told(delivery, await run_protected(note))
-        except Exception as error:  # noqa: BLE001 - a failure to record is never the job's failure
-            self._tell("job.unrecorded", delivery, diagnose(error))
-            return Later(UNRECORDED_RETRY)
-
-    async def _note(
-        self,
-        delivery: "Delivery",
-        failure: Failure,
-        rule: "Callable[[int], Verdict]",
-        window: CommitWindow,
-    ) -> Outcome:
-        async with self._sessions() as session:
-            record = Record(session)
-            stored = await record.find(delivery.job)
-            if stored is not None and (lost := _lost_to(stored)):
-                return lost
-            verdict = rule(stored.attempts if stored else 0)
-            error = failure.as_json(delivery.try_number, datetime.now(UTC))
-            if not await record.note_failure(
-                delivery.job,
-                error,
-                state="dead" if verdict.dead else "queued",
-                spent=verdict.spent,
-                delay=verdict.delay,
-            ):
-                await session.rollback()
-                return await _lost(session, delivery)
-            window.open()
-            await session.commit()
-        if verdict.dead:
-            return Finished("dead", error)
-        if verdict.spent:
-            self._tell("job.failed", delivery, Diagnosis(Trouble.FAILURE, failure.sqlstate))
-        return Later(verdict.delay)
-
-    def _told(self, delivery: "Delivery", outcome: Outcome) -> Outcome:
-        """Emit what became of a delivery, and pass it on."""
-        about = {
-            "job_id": str(delivery.job.id),
-            "kind": delivery.job.kind,
-            "run_s": round(time.monotonic() - delivery.started_at, 6),
-        }
-        match outcome:
-            case Finished(replayed=True, state=state):
-                self._events.emit("job.duplicate", state=state, **about)
-            case Finished(state="dead"):
-                self._events.emit("job.dead", try_number=delivery.try_number, **about)
-            case Finished(state=state):
-                self._events.emit(
-                    "job.finished",
-                    state=state,
-                    try_number=delivery.try_number,
-                    wait_s=delivery.wait_s,
-                    **about,
+                failure = failures.describe(error)
+                return await self._setbacks.spend_attempt(
+                    delivery, failure, job.policy, self._luck()
                 )
-            case Conflict():
-                self._events.emit("job.conflict", **about)
-            case Later():
-                pass
-        return outcome
-
-    def _tell(self, event: str, delivery: "Delivery", diagnosis: Diagnosis) -> None:
-        self._events.emit(
-            event,
-            job_id=str(delivery.job.id),
-            kind=delivery.job.kind,
-            try_number=delivery.try_number,
-            trouble=diagnosis.trouble.value,
-            sqlstate=diagnosis.sqlstate,
-        )
+            case Bury():
+                return await self._setbacks.bury(delivery, failures.describe(error))
 
 
 def _needs_row(job: "Job", delivery: "Delivery") -> bool:
     """Tell whether the row must be locked; a snapshot cannot, and may publish the same twice."""
     return delivery.exclusive and not job.policy.snapshot
-
-
-def _after_failure(policy: "Policy", luck: float, attempts_before: int) -> Verdict:
-    attempts = attempts_before + 1
-    if attempts >= policy.attempts_max:
-        return Verdict(dead=True, spent=1)
-    return Verdict(dead=False, spent=1, delay=backoff(policy, attempts, luck))
-
-
-def _always_dead(_attempts_before: int) -> Verdict:
-    return Verdict(dead=True, spent=1)
-
-
-def _waiting_for_worker(_attempts_before: int) -> Verdict:
-    return Verdict(dead=False, spent=0, delay=UNKNOWN_KIND_RETRY)
 
 
 def _parse(job: "Job", delivery: "Delivery") -> "Payload | Failure":
@@ -374,27 +241,3 @@ def _verdict(answer: object) -> tuple[FinalState, Any]:
             raise TypeError(
                 f"a handler answers a Result or a decision, not {type(answer).__name__}"
             )
-
-
-async def _settled(session: "AsyncSession", delivery: "Delivery") -> Outcome | None:
-    """Return the outcome that an earlier delivery left, if there is one."""
-    stored = await Record(session).find(delivery.job)
-    return None if stored is None else _lost_to(stored)
-
-
-async def _lost(session: "AsyncSession", delivery: "Delivery") -> Outcome:
-    """Return what the fence lost to. The session must have been rolled back."""
-    stored = await Record(session).find(delivery.job)
-    outcome = None if stored is None else _lost_to(stored)
-    if outcome is None:
-        # The row was there a moment ago and is queued or gone now: somebody replayed it.
-        return Later(UNRECORDED_RETRY)
-    return outcome
-
-
-def _lost_to(stored: Stored) -> Outcome | None:
-    if not stored.same_payload:
-        return Conflict()
-    if stored.state == "queued":
-        return None
-    return Finished(stored.state, stored.result, replayed=True)

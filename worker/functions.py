@@ -15,13 +15,14 @@ from arq.worker import Function, func
 from worker import failures, wire
 from worker.delivery import read_delivery
 from worker.errors import JobCancelledError, JobConflictError, JobDeadError
-from worker.execute import Conflict, Executor, Finished, Later, Outcome
+from worker.outcome import Conflict, Finished, Later, Outcome
 from worker.serving import EXECUTOR, aborted_in_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jobs import Job
+    from worker.execute import Executor
 
 # Attempts are counted in the record; arq's own count of deliveries must never end a job.
 DELIVERIES_MAX: Final = 1_000_000

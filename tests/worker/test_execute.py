@@ -5,16 +5,18 @@ import uuid
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
 
 from db.record import Delivered, Record
 from jobs import Cancel, Job, Payload, Policy, Rejected, Result, Snooze
 from worker.delivery import Delivery, with_payload
 from worker.events import Events
-from worker.execute import Conflict, Executor, Finished, Later
+from worker.execute import Executor
+from worker.outcome import Conflict, Finished, Later
 from worker.reports import Reports
 
 
@@ -36,7 +38,7 @@ class Bench:
     """An executor, what it told, and the toys table it may write."""
 
     executor: Executor
-    sessions: object
+    sessions: Any
     told: list
 
     async def toys(self, name):
@@ -398,6 +400,30 @@ async def test_an_unknown_kind_waits_visibly_and_ends_after_a_day(bench):
     assert ended.state == "dead"
 
 
+async def test_a_payload_of_a_newer_version_waits_for_a_worker_that_takes_it(bench, sessions):
+    newer = Toy.model_json_schema()
+    newer["properties"]["colour"] = {"type": "string"}
+    async with sessions() as session, session.begin():
+        await session.execute(
+            text("INSERT INTO job_kinds VALUES ('toy', :schema)").bindparams(
+                bindparam("schema", type_=JSONB)
+            ),
+            {"schema": newer},
+        )
+    fits = with_payload(delivery_of(), {"name": "bear", "colour": "brown"})
+    fits_nobody = with_payload(delivery_of(), {"name": "bear", "size": 7})
+
+    waiting = await bench.executor.run(job_of(make), fits)
+    dead = await bench.executor.run(job_of(make), fits_nobody)
+
+    async with sessions() as session, session.begin():
+        await session.execute(text("DELETE FROM job_kinds WHERE kind = 'toy'"))
+    assert isinstance(waiting, Later)
+    assert (await bench.stored(fits)).state == "queued"
+    assert bench.names_told()[0] == "job.waits_for_worker"
+    assert dead.state == "dead"
+
+
 async def test_with_the_database_away_a_job_goes_back_and_is_not_failed(bench):
     @asynccontextmanager
     async def unreachable():
@@ -406,7 +432,7 @@ async def test_with_the_database_away_a_job_goes_back_and_is_not_failed(bench):
 
     told = []
     executor = Executor(
-        unreachable,
+        unreachable,  # type: ignore[arg-type]  # a factory that fails is all it takes
         Events(lambda name, _fields: told.append(name)),
         Reports("file:///nowhere"),
         luck=lambda: 0.0,

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -33,7 +34,7 @@ def settings(database_url, valkey, monkeypatch):
 @asynccontextmanager
 async def running(settings):
     """Run a worker; yield a counter of its events, each with an `asyncio.Event` to wait for."""
-    told = {}
+    told: dict[str, Any] = {}
 
     def hear(name, fields):
         told.setdefault(name, asyncio.Event()).set()

@@ -20,7 +20,9 @@ async def relay(sessions, redis):
     return Relay(sessions, redis, QUEUE, Events())
 
 
-async def accept(sessions, count=1, *, age=timedelta(seconds=10), due=timedelta(), kind="transfer_funds"):
+async def accept(
+    sessions, count=1, *, age=timedelta(seconds=10), due=timedelta(), kind="transfer_funds"
+):
     """Insert queued jobs as clients left them `age` ago."""
     async with sessions() as session, session.begin():
         rows = await session.execute(

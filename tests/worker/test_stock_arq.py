@@ -6,6 +6,7 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 from arq import create_pool
@@ -46,7 +47,7 @@ async def client(redis, redis_url, sessions):
 
 async def work_off(settings, **changes):
     """Run arq's own worker in burst mode until the queue is empty."""
-    options = get_kwargs(Options(settings))
+    options: dict[str, Any] = get_kwargs(Options(settings))  # type: ignore[arg-type]  # reads vars
     worker = Worker(
         **{**options, "burst": True, "handle_signals": False, "poll_delay": 0.01} | changes
     )
