@@ -100,7 +100,8 @@ RULES: Final = (
            HAVING count(e.*) <> 2
               OR count(*) FILTER (
                    WHERE e.account_id = t.from_account AND e.amount = -t.amount) <> 1
-              OR count(*) FILTER (WHERE e.account_id = t.to_account AND e.amount = t.amount) <> 1""",
+              OR count(*) FILTER (
+                   WHERE e.account_id = t.to_account AND e.amount = t.amount) <> 1""",
     ),
     Rule(
         "currency",
