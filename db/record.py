@@ -8,6 +8,8 @@ from uuid import UUID
 import orjson
 from sqlalchemy import text
 
+from db.direct import driver_of
+
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -72,16 +74,16 @@ class Failure:
 
 # The fence. No row changes when the job is final already, or when the row holds another payload:
 # then this delivery has lost, and its transaction must roll back.
-FINISH = text("""
+FINISH: Final = """
     INSERT INTO jobs AS j (id, kind, payload, payload_hash, state, result, enqueued_at, run_at,
                            finished_at, redis_id)
-    VALUES (:id, :kind, CAST(:payload AS jsonb), payload_hash(CAST(:payload AS jsonb)), :state,
-            CAST(:result AS jsonb), :enqueued_at, :enqueued_at, clock_timestamp(), :redis_id)
+    VALUES ($1, $2, $3::jsonb, payload_hash($3::jsonb), $4, $5::jsonb, $6, $6,
+            clock_timestamp(), $7)
     ON CONFLICT (id) DO UPDATE
     SET state = excluded.state, result = excluded.result, finished_at = excluded.finished_at
     WHERE j.state = 'queued' AND j.kind = excluded.kind AND j.payload_hash = excluded.payload_hash
     RETURNING 1
-""")
+"""
 
 FIND = text("""
     SELECT id, kind, state, payload, result, attempts,
@@ -144,12 +146,9 @@ class Record:
         Returns:
             False when it was final before, or its row holds another payload. Roll back then.
         """
-        fence = {
-            **_row(job),
-            "state": state,
-            "result": None if result is None else orjson.dumps(result).decode(),
-        }
-        return await self._session.scalar(FINISH, fence) is not None
+        stored = None if result is None else orjson.dumps(result).decode()
+        row = (job.id, job.kind, job.payload_json, state, stored, job.enqueued_at, job.redis_id)
+        return await (await driver_of(self._session)).fetchval(FINISH, *row) is not None
 
     async def find(self, job: Delivered) -> Stored | None:
         """Return what is stored under the job's id, or None."""

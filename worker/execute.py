@@ -22,6 +22,7 @@ from db.store import Store
 from jobs import Cancel, Context, Rejected, Snooze
 from worker import failures
 from worker.delivery import job_id_of, with_payload
+from worker.lanes import Lanes
 from worker.outcome import Finished, Later, Outcome, lost, settled
 from worker.protected import CommitWindow, run_protected
 from worker.retry import Bury, JobTimeoutError, PutBack, RunAgain, SpendAttempt, decide, diagnose
@@ -57,6 +58,7 @@ class Executor:
         self._reports = reports
         self._luck = luck
         self._setbacks = Setbacks(sessions, events)
+        self._lanes = Lanes()
 
     async def run(self, job: "Job", delivery: "Delivery") -> Outcome:
         """Run one delivery to its outcome.
@@ -71,11 +73,13 @@ class Executor:
                 if isinstance(payload, Failure):
                     return await self._unfit(job, delivery, payload)
                 attempt = partial(self._attempt, job, payload, delivery)
-                return tell_outcome(self._events, delivery, await run_protected(attempt))
+                async with self._lanes.pass_through(payload.conflict_keys()):
+                    outcome = await run_protected(attempt)
+                return tell_outcome(self._events, delivery, outcome)
             except Exception as error:  # noqa: BLE001 - the table decides about every exception
-                outcome = await self._after(error, job, delivery, tries)
-                if outcome is not None:
-                    return outcome
+                decided = await self._after(error, job, delivery, tries)
+                if decided is not None:
+                    return decided
         raise AssertionError("unreachable: the retry table ends every loop")
 
     async def bury(self, delivery: "Delivery", failure: Failure) -> Outcome:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from asyncpg.exceptions import InterfaceError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -200,6 +201,8 @@ def _trouble_of(error: BaseException, sqlstate: str | None) -> Trouble:
         case DBAPIError(orig=cause) if "InvalidCachedStatement" in repr(cause):
             return Trouble.STALE_PLAN
         case OSError() if _raised_by_driver(error):
+            return Trouble.CONNECTION
+        case InterfaceError() if "closed" in str(error):
             return Trouble.CONNECTION
     if sqlstate is None:
         return Trouble.FAILURE

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from db.engine import create_engine, create_sessions
 from db.record import Delivered, Record
 from jobs import Cancel, Job, Payload, Policy, Rejected, Result, Snooze
 from worker.delivery import Delivery, with_payload
@@ -303,6 +304,45 @@ async def test_a_backend_that_is_terminated_mid_job_costs_nothing(bench):
 
     assert outcome.state == "completed"
     assert await bench.toys(name) == 1
+
+
+async def test_a_backend_that_is_terminated_before_the_fence_costs_nothing(bench, sessions):
+    name, tries = uuid.uuid4().hex, []
+
+    async def die_once(ctx, toy):
+        tries.append(1)
+        await write(ctx, toy.name)
+        if len(tries) == 1:
+            pid = await ctx.store.session.scalar(text("SELECT pg_backend_pid()"))
+            async with sessions() as killer:
+                await killer.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+        return Made(name=toy.name)
+
+    outcome = await bench.executor.run(job_of(die_once), delivery_of(name))
+
+    assert outcome.state == "completed"
+    assert await bench.toys(name) == 1
+    assert bench.told[0][1]["trouble"] == "connection"
+
+
+async def test_a_database_that_refuses_connections_costs_no_attempt(bench):
+    """With the server down asyncpg lets the socket's own error out."""
+    engine = create_engine(
+        "postgresql://postgres@127.0.0.1:1/postgres", pool_size=1, application_name="teller-tests"
+    )
+    told = []
+    executor = Executor(
+        create_sessions(engine),
+        Events(lambda name, fields: told.append((name, fields.get("trouble")))),
+        Reports("file:///nowhere"),
+        luck=lambda: 0.0,
+    )
+
+    outcome = await executor.run(job_of(make), delivery_of())
+
+    assert isinstance(outcome, Later)
+    assert set(told) == {("job.run_again", "connection"), ("job.put_back", "connection")}
+    await engine.dispose()
 
 
 async def test_an_alarm_is_buried_with_its_sqlstate_and_without_its_values(bench):
