@@ -200,20 +200,20 @@ def _trouble_of(error: BaseException, sqlstate: str | None) -> Trouble:
             return Trouble.CONNECTION
         case DBAPIError(orig=cause) if "InvalidCachedStatement" in repr(cause):
             return Trouble.STALE_PLAN
-        case OSError() if _raised_by_driver(error):
-            return Trouble.CONNECTION
-        case InterfaceError() if "closed" in str(error):
+        case OSError() | InterfaceError() if _lost_by_driver(error):
             return Trouble.CONNECTION
     if sqlstate is None:
         return Trouble.FAILURE
     return _BY_SQLSTATE.get(sqlstate) or _BY_CLASS.get(sqlstate[:2]) or Trouble.FAILURE
 
 
-def _raised_by_driver(error: OSError) -> bool:
+def _lost_by_driver(error: Exception) -> bool:
     """Tell a refused or broken database connection from a handler's own missing file.
 
     With the server down asyncpg lets the socket's own error out, so the traceback is what tells.
     """
+    if isinstance(error, InterfaceError):
+        return "closed" in str(error)
     traceback = error.__traceback__
     while traceback is not None:
         if traceback.tb_frame.f_globals.get("__name__", "").startswith("asyncpg."):
