@@ -1,0 +1,117 @@
+"""What the documents say is true: links lead somewhere, commands exist, code is the code."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+README = PROJECT / "README.md"
+DOCUMENTS = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
+COMMAND_TIMEOUT_S = 60
+
+every_document = pytest.mark.parametrize(
+    "document", DOCUMENTS, ids=[str(path.relative_to(PROJECT)) for path in DOCUMENTS]
+)
+
+
+def blocks(document, language):
+    """Return the fenced blocks of one language."""
+    return re.findall(
+        rf"^```{language}\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL
+    )
+
+
+def shell_lines(document):
+    text = "".join(blocks(document, "sh")).replace("\\\n", " ")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+@every_document
+def test_every_link_leads_somewhere(document):
+    targets = re.findall(r"\]\((?!https?://|#|mailto:)([^)#\s]+)", document.read_text())
+
+    missing = [target for target in targets if not (document.parent / target).exists()]
+
+    assert missing == []
+
+
+@every_document
+def test_every_command_and_make_target_that_is_named_exists(document):
+    commands = set(re.findall(r"python -m worker ([a-z]+)", document.read_text()))
+    targets = set(re.findall(r"`make ([a-z-]+)", document.read_text()))
+    makefile = (PROJECT / "Makefile").read_text()
+
+    assert {c for c in commands if not (PROJECT / f"worker/commands/{c}.py").exists()} == set()
+    assert {t for t in targets if not re.search(rf"^{t}:", makefile, re.MULTILINE)} == set()
+
+
+@every_document
+def test_every_make_line_is_one_that_make_understands(document):
+    for line in shell_lines(document):
+        if line.startswith("make "):
+            subprocess.run(
+                ["make", "-n", *shlex.split(line)[1:]],
+                cwd=PROJECT,
+                check=True,
+                capture_output=True,
+                timeout=COMMAND_TIMEOUT_S,
+            )
+
+
+def test_the_job_in_the_readme_is_the_job_in_the_code():
+    shown = blocks(README, "python")[0]
+
+    assert shown.strip() in (PROJECT / "jobs/transfer_funds.py").read_text()
+
+
+def test_the_version_has_its_place_in_the_changelog():
+    version = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
+    headings = re.findall(r"^## \[(.+?)\]", (PROJECT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+    assert headings[0] == "Unreleased"
+    assert version in headings or headings == ["Unreleased"]
+
+
+@pytest.fixture
+def environment(servers, new_database_url, tmp_path):
+    return {
+        **os.environ,
+        "DATABASE_URL": new_database_url,
+        "REDIS_URL": servers[1],
+        "TELLER_REPORTS_URL": (tmp_path / "reports").as_uri(),
+        "TELLER_HEALTH_PORT": "0",
+    }
+
+
+async def test_the_readme_s_session_works_as_it_stands(environment, redis):
+    """The commands after `worker dev`, in order, against a worker that runs."""
+    lines = [
+        line
+        for line in shell_lines(README)
+        if line.startswith(".venv/bin/python -m worker") and not line.endswith(" dev")
+    ]
+    worker = subprocess.Popen([sys.executable, "-m", "worker", "run"], cwd=PROJECT, env=environment)
+    try:
+        for line in lines:
+            command = [sys.executable, *shlex.split(line)[1:]]
+            done = subprocess.run(
+                command,
+                cwd=PROJECT,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_TIMEOUT_S,
+                check=False,
+            )
+            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(COMMAND_TIMEOUT_S) == 0
+    assert len(lines) >= 4
