@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import redis
 
 PROJECT = Path(__file__).parents[1]
 README = PROJECT / "README.md"
@@ -81,6 +82,8 @@ def test_the_version_has_its_place_in_the_changelog():
 
 @pytest.fixture
 def environment(servers, new_database_url, tmp_path):
+    with redis.Redis.from_url(servers[1]) as client:
+        client.flushdb()
     return {
         **os.environ,
         "DATABASE_URL": new_database_url,
@@ -90,7 +93,7 @@ def environment(servers, new_database_url, tmp_path):
     }
 
 
-async def test_the_readme_s_session_works_as_it_stands(environment, redis):
+def test_the_readme_s_session_works_as_it_stands(environment):
     """The commands after `worker dev`, in order, against a worker that runs."""
     lines = [
         line
