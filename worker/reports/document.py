@@ -1,0 +1,106 @@
+"""A report between the books and a file: what a renderer needs, and nothing of a database.
+
+It crosses into the rendering process as JSON; the lines lie beside it in a file of their own.
+Values are as a program wants them ("1234.50", ISO 8601); a renderer for people dresses them up.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
+
+Kind = Literal["text", "id", "time", "day", "count", "money", "percent"]
+Format = Literal["csv", "json", "xlsx", "pdf"]
+Row = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the lines, in the order in which the database streams them."""
+
+    name: str
+    label: str
+    kind: Kind = "text"
+    width: int = 12
+    """Characters, for a sheet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One value with a name: a fact about the report, or a number worth a place of its own."""
+
+    name: str
+    label: str
+    value: str | None
+    kind: Kind = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A picture of one currency's money over time."""
+
+    title: str
+    style: Literal["steps", "bars"]
+    points: tuple[tuple[str, str], ...]
+    """Moments or days, and amounts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One currency's part of the report: the next `lines` lines of the file."""
+
+    currency: str
+    digits: int
+    lines: int
+    figures: tuple[Figure, ...] = ()
+    before: tuple[Row, ...] = ()
+    """Rows that open the table, as many cells as there are columns."""
+    after: tuple[Row, ...] = ()
+    """Rows that close it: the totals."""
+    chart: Chart | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A whole report but for its lines."""
+
+    report: str
+    title: str
+    job_id: str
+    timezone: str
+    facts: tuple[Figure, ...]
+    columns: tuple[Column, ...]
+    sections: tuple[Section, ...] = field(default=())
+
+    @property
+    def lines(self) -> int:
+        """How many lines the database streams."""
+        return sum(section.lines for section in self.sections)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+        return cls(
+            **{
+                **raw,
+                "facts": tuple(Figure(**figure) for figure in raw["facts"]),
+                "columns": tuple(Column(**column) for column in raw["columns"]),
+                "sections": tuple(_section(section) for section in raw["sections"]),
+            }
+        )
+
+
+def _section(raw: dict[str, Any]) -> Section:
+    chart = raw["chart"]
+    points = tuple((at, amount) for at, amount in chart["points"]) if chart else ()
+    return Section(
+        **{
+            **raw,
+            "figures": tuple(Figure(**figure) for figure in raw["figures"]),
+            "before": tuple(tuple(row) for row in raw["before"]),
+            "after": tuple(tuple(row) for row in raw["after"]),
+            "chart": Chart(**{**chart, "points": points}) if chart else None,
+        }
+    )
