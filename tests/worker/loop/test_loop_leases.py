@@ -1,0 +1,225 @@
+"""Leases: a dead worker's jobs run elsewhere soon, a live one's do not, and only holders decide."""
+
+import asyncio
+import logging
+import signal
+
+from worker.loop import Worker
+from worker.loop.claims import Claimer
+from worker.loop.finisher import Finish, Finisher
+from worker.loop.holdings import Holdings
+from worker.loop.leases import LeaseKeeper
+from worker.loop.standin import StandIn
+
+from .kit import BriskWorker, Gate, eventually
+from .program import OPEN, RUNS
+
+
+async def runs(redis, count):
+    async def enough():
+        lines = await redis.lrange(RUNS, 0, -1)
+        return [line.decode().split() for line in lines] if len(lines) >= count else None
+
+    return await eventually(enough)
+
+
+def test_a_killed_workers_job_runs_elsewhere_within_ten_seconds_by_default():
+    poll_delay_s = 0.5
+    assert Worker.lease_s + poll_delay_s < 10
+
+
+async def test_after_kill_9_another_worker_runs_the_job(redis, processes):
+    job = await redis.enqueue_job("hold", _job_id="a")
+    victim = processes()
+    ((_, first_pid, _),) = await runs(redis, 1)
+    survivor = processes()
+    victim.send(signal.SIGKILL)
+    _, (job_id, second_pid, second_try) = await runs(redis, 2)
+    assert (int(first_pid), int(second_pid)) == (victim.pid, survivor.pid)
+    assert (job_id, second_try) == ("a", "2")
+    await redis.set(OPEN, 1)
+    assert await job.result(timeout=30, poll_delay=0.02) == survivor.pid
+
+
+async def test_a_job_that_outlives_many_leases_runs_once(redis, fleet):
+    class Brief(Worker):
+        lease_s = 0.4
+
+    gate = Gate()
+    await redis.enqueue_job("gate", _job_id="a")
+    for _ in range(2):
+        fleet.start(gate.function, cls=Brief, poll_delay=0.02)
+    await gate.wait_started()
+    claimed_until = await redis.zscore("arq:queue", "a")
+
+    async def three_leases_later():
+        return await redis.zscore("arq:queue", "a") > claimed_until + 3 * 400
+
+    await eventually(three_leases_later)
+    assert gate.runs == [("a", 1)]
+    gate.open.set()
+
+
+async def test_a_frozen_worker_that_lost_its_lease_leaves_the_new_owners_alone(redis, processes):
+    job = await redis.enqueue_job("hold", _job_id="a")
+    frozen = processes(LEASE_S="1")
+    await runs(redis, 1)
+    frozen.send(signal.SIGSTOP)
+    owner = processes(LEASE_S="60")
+    await runs(redis, 2)
+    lease = await redis.get("arq:in-progress:a")
+    assert f":{owner.pid}:".encode() in lease
+
+    # Both end now, the frozen one first: it thaws while the owner still runs.
+    owner.send(signal.SIGSTOP)
+    await redis.set(OPEN, 1)
+    frozen.send(signal.SIGCONT)
+    frozen.send(signal.SIGTERM)
+    assert await frozen.exit_code() == 0
+    assert await redis.get("arq:in-progress:a") == lease
+    assert not await redis.exists("arq:result:a")
+    owner.send(signal.SIGCONT)
+    assert await job.result(timeout=30, poll_delay=0.02) == owner.pid
+
+
+async def test_a_worker_that_lost_a_lease_says_so_and_lets_the_job_go_on(redis, fleet, caplog):
+    gate = Gate()
+    await redis.enqueue_job("gate", _job_id="a")
+    worker = fleet.start(gate.function, cls=BriskWorker)
+    await gate.wait_started()
+    await redis.set("arq:in-progress:a", b"somebody else")
+    with caplog.at_level(logging.WARNING):
+        await worker._leases.step()
+    assert "job a: lease lost" in caplog.text
+    assert gate.running == 1
+    gate.open.set()
+
+    async def ended():
+        return worker.jobs_complete == 1 and not worker.tasks
+
+    await eventually(ended)
+    assert await redis.get("arq:in-progress:a") == b"somebody else"
+    assert await redis.exists("arq:job:a")
+    assert "somebody else holds it" in caplog.text
+
+
+async def test_a_lease_that_lapsed_unclaimed_is_taken_back(redis, fleet):
+    gate = Gate()
+    await redis.enqueue_job("gate", _job_id="a")
+    worker = fleet.start(gate.function)
+    await gate.wait_started()
+    await redis.delete("arq:in-progress:a")
+    await worker._leases.step()
+    assert await redis.get("arq:in-progress:a") == worker.worker_id.encode()
+    gate.open.set()
+
+
+class Stale:
+    """A worker that claimed a job, lost it, and now reports how it ended."""
+
+    def __init__(self, redis, name="stale"):
+        self._redis = redis
+        self._finisher = Finisher(Holdings(name, "arq:queue", 60), self._run, lambda _: None)
+
+    async def _run(self, script, keys, args):
+        return await script(self._redis, keys, args)
+
+    async def report(self, kind, value, tries=1):
+        await self._finisher.add(Finish("a", tries, kind, value))
+
+
+async def claim(redis, name, lease_ms=60_000):
+    claimer = Claimer(Holdings(name, "arq:queue", lease_ms / 1000), "arq:queue:bell")
+
+    async def claimed():
+        return (await claimer.claim(redis, 1, aborts=False)).claims
+
+    return await eventually(claimed)
+
+
+async def test_a_stale_worker_can_neither_finish_nor_move_a_job_that_was_claimed_again(redis):
+    await redis.enqueue_job("f", _job_id="a")
+    await claim(redis, "stale", lease_ms=10)
+    await claim(redis, "owner")
+    score = await redis.zscore("arq:queue", "a")
+    stale = Stale(redis)
+    for kind, value in (("done", b"result"), ("again", 1), ("back", 1)):
+        await stale.report(kind, value)
+    assert await redis.zscore("arq:queue", "a") == score
+    assert await redis.get("arq:in-progress:a") == b"owner"
+    assert await redis.get("arq:retry:a") == b"2"
+    assert not await redis.exists("arq:result:a")
+
+
+async def test_a_stale_worker_cannot_touch_a_job_that_waits_for_its_next_try(redis):
+    await redis.enqueue_job("f", _job_id="a")
+    await claim(redis, "stale", lease_ms=10)
+    await claim(redis, "owner", lease_ms=10)
+    await redis.delete("arq:in-progress:a")
+    await Stale(redis).report("done", b"result")
+    assert await redis.exists("arq:job:a")
+    assert not await redis.exists("arq:result:a")
+
+
+async def test_an_end_that_is_reported_twice_counts_once(redis):
+    await redis.enqueue_job("f", _job_id="a")
+    await claim(redis, "stale")
+    await Stale(redis).report("back", 1)
+    await Stale(redis).report("back", 1)
+    assert not await redis.exists("arq:retry:a")
+    (again,) = await claim(redis, "owner")
+    assert again.tries == 1
+
+
+async def test_after_a_flush_a_result_is_still_delivered_but_never_replaced(redis):
+    await redis.set("arq:result:b", b"other")
+    stale = Stale(redis)
+    await stale.report("done", b"result")
+    assert await redis.get("arq:result:a") == b"result"
+    await stale.report("done", b"later")
+    assert await redis.get("arq:result:a") == b"result"
+
+
+async def test_a_job_delivered_again_while_it_runs_here_runs_once(redis, fleet):
+    gate = Gate()
+    await redis.enqueue_job("gate", _job_id="a")
+    worker = fleet.start(gate.function, poll_delay=0.02)
+    await gate.wait_started()
+    await redis.flushall()
+    job = await redis.enqueue_job("gate", _job_id="a")
+
+    async def leased_again():
+        return await redis.get("arq:in-progress:a") == worker.worker_id.encode()
+
+    await eventually(leased_again)
+    gate.open.set()
+    await job.result(timeout=30, poll_delay=0.02)
+    assert gate.runs == [("a", 1)]
+    await asyncio.gather(*worker.tasks.values())
+    assert await redis.zcard("arq:queue") == 0
+
+
+async def test_a_job_that_blocks_the_event_loop_for_longer_than_a_lease_keeps_it(redis, processes):
+    job = await redis.enqueue_job("block", 2.5, _job_id="a")
+    blocked = processes(LEASE_S="1")
+    ((_, pid, _),) = await runs(redis, 1)
+    assert int(pid) == blocked.pid
+    other = processes(LEASE_S="1", POLL_S="0.05")
+    # The other worker is up, and looks for work while the first one cannot renew by itself.
+    assert await (await redis.enqueue_job("whoami")).result(30, poll_delay=0.02) == other.pid
+    assert await job.result(timeout=30, poll_delay=0.02) == blocked.pid
+    assert len(await runs(redis, 1)) == 1
+
+
+async def test_a_release_that_overtakes_a_renewal_stays_a_release(redis):
+    await redis.enqueue_job("f", _job_id="a")
+    (claimed,) = await claim(redis, "me")
+    await Stale(redis, "me").report("again", 1)
+    holdings = Holdings("me", "arq:queue", 60, {"a": claimed})
+    keeper = LeaseKeeper(
+        holdings, lambda *call: call[0](redis, *call[1:]), StandIn(holdings, 60, lambda: None)
+    )
+    claimed.ended = True
+    await keeper.step()
+    assert not await redis.exists("arq:in-progress:a")
+    assert await redis.zscore("arq:queue", "a") == 1

@@ -1,0 +1,172 @@
+"""Shutdown: claim no more, let finish what can, hand back the rest without spending a try."""
+
+import asyncio
+import signal
+
+from arq.worker import func
+
+from jobs._queue import Delivery, ring
+from worker.loop import Worker
+from worker.loop import worker as worker_module
+
+from .kit import JSON, NEVER_S, Gate, eventually, listening, within_deadline
+from .program import OPEN, RUNS
+
+
+async def runs(redis, count):
+    async def enough():
+        lines = await redis.lrange(RUNS, 0, -1)
+        return [line.decode().split() for line in lines] if len(lines) >= count else None
+
+    return await eventually(enough)
+
+
+async def handed_back(redis, job_id):
+    assert not await redis.exists(f"arq:in-progress:{job_id}")
+    assert not await redis.exists(f"arq:retry:{job_id}")
+    assert await redis.exists(f"arq:job:{job_id}")
+    return await redis.zscore("arq:queue", job_id)
+
+
+async def test_sigterm_hands_running_jobs_back_without_costing_a_try(redis, processes):
+    await redis.enqueue_job("hold", _job_id="a")
+    due = await redis.zscore("arq:queue", "a")
+    first = processes(MAX_TRIES="1")
+    await runs(redis, 1)
+    first.send(signal.SIGTERM)
+    assert await first.exit_code() == 0
+    assert await handed_back(redis, "a") == due
+
+    # With one try allowed, a spent try would be the end of the job.
+    second = processes(MAX_TRIES="1")
+    assert [line[1:] for line in await runs(redis, 2)] == [
+        [str(first.pid), "1"],
+        [str(second.pid), "1"],
+    ]
+
+
+async def test_sigterm_lets_jobs_finish_within_the_wait(redis, processes):
+    job = await redis.enqueue_job("hold", _job_id="a")
+    process = processes(WAIT_S="60")
+    await runs(redis, 1)
+    process.send(signal.SIGTERM)
+    late = await redis.enqueue_job("hold", _job_id="late")
+    await redis.set(OPEN, 1)
+    assert await process.exit_code() == 0
+    assert await job.result(timeout=30, poll_delay=0.02) == process.pid
+    assert await late.status() == "queued"
+
+
+async def test_a_second_signal_hurries(redis, processes):
+    await redis.enqueue_job("hold", _job_id="a")
+    process = processes(WAIT_S=str(int(NEVER_S)))
+    await runs(redis, 1)
+    # Two different signals: the kernel would deliver two equal ones as one.
+    process.send(signal.SIGTERM)
+    process.send(signal.SIGINT)
+    assert await process.exit_code() == 0
+    await handed_back(redis, "a")
+
+
+async def test_after_the_wait_the_rest_is_handed_back(redis, fleet):
+    gate = Gate()
+    await redis.enqueue_job("gate", _job_id="a")
+    worker = fleet.start(gate.function, job_completion_wait=0.05)
+    await gate.wait_started()
+    worker.handle_sig_wait_for_completion(signal.SIGTERM)
+    await within_deadline(worker.close())
+    await handed_back(redis, "a")
+
+
+async def test_a_claim_that_is_under_way_when_the_stop_comes_is_handed_back(
+    redis, fleet, monkeypatch
+):
+    gate = Gate()
+    worker = fleet.start(gate.function, poll_delay=0.01)
+    claim, claimed, answer = worker._claimer.claim, asyncio.Event(), asyncio.Event()
+
+    async def slow_claim(*args, **kwargs):
+        batch = await claim(*args, **kwargs)
+        if batch.claims:
+            claimed.set()
+            await answer.wait()
+        return batch
+
+    monkeypatch.setattr(worker._claimer, "claim", slow_claim)
+    await redis.enqueue_job("gate", _job_id="a")
+    await within_deadline(claimed.wait())
+    worker.handle_sig(signal.SIGTERM)
+    fleet.mains[0].cancel()
+    answer.set()
+    await within_deadline(worker.close())
+    assert gate.runs == []
+    await handed_back(redis, "a")
+
+
+async def test_a_job_that_ignores_its_cancellation_does_not_hold_up_the_exit(
+    redis, fleet, monkeypatch, caplog
+):
+    monkeypatch.setattr(worker_module, "CANCEL_PATIENCE_S", 0.1)
+    started, end = asyncio.Event(), asyncio.Event()
+
+    async def stubborn(ctx):
+        started.set()
+        while not end.is_set():
+            try:
+                await end.wait()
+            except asyncio.CancelledError:
+                continue
+
+    await redis.enqueue_job("stubborn", _job_id="a")
+    worker = fleet.start(func(stubborn, name="stubborn"))
+    await within_deadline(started.wait())
+    await within_deadline(worker.close())
+    assert "1 jobs ignore their cancellation" in caplog.text
+    # Not released: it still runs. Its lease ends with the process.
+    assert await redis.exists("arq:in-progress:a")
+    end.set()
+
+
+async def test_a_cancelled_job_outside_a_shutdown_still_counts_as_a_try(redis, fleet):
+    async def cancels_itself(ctx):
+        if ctx["job_try"] == 1:
+            raise asyncio.CancelledError
+        return ctx["job_try"]
+
+    job = await redis.enqueue_job("cancels")
+    await fleet.make(func(cancels_itself, name="cancels"), burst=True).main()
+    assert await job.result() == 2
+
+
+async def test_a_worker_can_be_started_again_after_a_stop(redis, fleet):
+    gate = Gate()
+    gate.open.set()
+    worker = fleet.start(gate.function)
+    worker.handle_sig(signal.SIGUSR1)
+    await within_deadline(worker.close())
+    fleet.mains.append(asyncio.ensure_future(worker.main()))
+    job = await redis.enqueue_job("gate", 1)
+    assert await job.result(timeout=30, poll_delay=0.02) == [1]
+
+
+class LongLeases(Worker):
+    """Nobody wakes up because a lease may have lapsed."""
+
+    lease_s = NEVER_S
+
+
+async def test_a_worker_that_drains_leaves_the_rings_to_others(redis, fleet):
+    gate = Gate()
+    await ring(redis, [Delivery("last", "gate")])
+    options = {"cls": LongLeases, "poll_delay": NEVER_S, "job_completion_wait": 60, **JSON}
+    draining = fleet.start(gate.function, **options)
+    await gate.wait_started()
+    await listening(redis, 1)
+    draining.handle_sig_wait_for_completion(signal.SIGTERM)
+    fleet.start(gate.function, poll_delay=NEVER_S, **JSON)
+
+    await listening(redis, 2)
+    # The draining worker has waited at the bell for longer, so it is the one that hears it.
+    await ring(redis, [Delivery("next", "gate")])
+    await gate.wait_started(2)
+    gate.open.set()

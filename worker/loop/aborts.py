@@ -1,0 +1,66 @@
+"""Aborts: which of them are meant for a job that runs here, and which are meant for nobody."""
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from arq.constants import abort_job_max_age, abort_jobs_ss, job_key_prefix
+from arq.utils import timestamp_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from arq.connections import ArqRedis
+
+ABORTS_READ_MAX: Final = 1_000
+"""Newest first: what is older waits for the next look, or is for nobody."""
+GHOST_HUNT_INTERVAL_S: Final = 10.0
+"""How often aborts are checked for jobs that are gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """A client's wish that a job ends."""
+
+    job_id: str
+    at_ms: int
+
+
+class AbortDesk:
+    """Reads what clients want to end, and takes away what has been dealt with."""
+
+    def __init__(self) -> None:
+        self._next_hunt_at = 0.0
+
+    async def read(self, redis: "ArqRedis") -> list[Abort]:
+        """Return the aborts that wait, newest first."""
+        rows = await redis.zrevrange(abort_jobs_ss, 0, ABORTS_READ_MAX - 1, withscores=True)
+        return [Abort(job_id.decode(), int(at_ms)) for job_id, at_ms in rows]
+
+    async def clear(
+        self, redis: "ArqRedis", aborts: "Collection[Abort]", answered: "Sequence[str]"
+    ) -> None:
+        """Remove what was answered and, now and then, what is for nobody."""
+        if answered:
+            await redis.zrem(abort_jobs_ss, *answered)
+        if time.monotonic() >= self._next_hunt_at:
+            self._next_hunt_at = time.monotonic() + GHOST_HUNT_INTERVAL_S
+            await _remove_ghosts(redis, aborts)
+
+
+async def _remove_ghosts(redis: "ArqRedis", aborts: "Collection[Abort]") -> None:
+    """Remove old aborts of jobs that are not there; arq keeps them for a later job of that id.
+
+    An abort of a job that still waits in the queue, however old, is kept.
+    """
+    oldest_ms = timestamp_ms() - abort_job_max_age * 1000
+    old = [abort.job_id for abort in aborts if abort.at_ms < oldest_ms]
+    if not old:
+        return
+    async with redis.pipeline(transaction=False) as pipe:
+        for job_id in old:
+            pipe.exists(job_key_prefix + job_id)
+        there = await pipe.execute()
+    ghosts = [job_id for job_id, exists in zip(old, there, strict=True) if not exists]
+    if ghosts:
+        await redis.zrem(abort_jobs_ss, *ghosts)

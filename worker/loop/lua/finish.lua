@@ -1,0 +1,62 @@
+-- Write down how jobs ended, in order; only the holder of a job may.
+--
+-- Safe to send twice: what a first sending did, the second no longer holds.
+--
+-- KEYS: queue
+-- ARGV: worker, then per job: id, try, kind, value, ttl_ms, keep_ms
+--   kind 'done':  value is the result ('' for none), ttl_ms its lifetime (0: for ever)
+--   kind 'again': value is the score at which it is due again
+--   kind 'back':  the same, and the try does not count
+--   keep_ms: how long the in-progress key outlives the job (0: not at all)
+-- Returns the ids of jobs that somebody else holds by now.
+local queue, worker = KEYS[1], ARGV[1]
+local refused = {}
+
+local function store_result(id, result, ttl_ms, only_if_absent)
+  if result == '' then
+    return
+  end
+  local command = {'SET', RESULT .. id, result}
+  if ttl_ms ~= '0' then
+    command[#command + 1] = 'PX'
+    command[#command + 1] = ttl_ms
+  end
+  if only_if_absent then
+    command[#command + 1] = 'NX'
+  end
+  redis.call(unpack(command))
+end
+
+local function release(id, keep_ms)
+  if keep_ms == '0' then
+    redis.call('DEL', IN_PROGRESS .. id)
+  else
+    -- Not the worker's name: nobody holds the job any more, it only must not run again yet.
+    redis.call('SET', IN_PROGRESS .. id, 'ended', 'PX', keep_ms)
+  end
+end
+
+for i = 2, #ARGV, 6 do
+  local id, try, kind = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local value, ttl_ms, keep_ms = ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
+  local mine, holder = holds(worker, id, try)
+  if mine and kind == 'done' then
+    store_result(id, value, ttl_ms, false)
+    redis.call('DEL', JOB .. id, RETRY .. id, UNKNOWN .. id)
+    redis.call('ZREM', queue, id)
+    redis.call('ZREM', ABORTS, id)
+    release(id, keep_ms)
+  elseif mine then
+    redis.call('ZADD', queue, 'XX', value, id)
+    if kind == 'back' then
+      give_back_try(id)
+    end
+    release(id, keep_ms)
+  elseif kind == 'done' and not holder and not redis.call('ZSCORE', queue, id) then
+    -- The queue has forgotten the job (a flush). Somebody may still wait for the result.
+    store_result(id, value, ttl_ms, true)
+  else
+    refused[#refused + 1] = id
+  end
+end
+return refused

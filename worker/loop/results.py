@@ -1,0 +1,92 @@
+"""Results as arq's clients read them: of jobs that ran, and of jobs that were refused."""
+
+from typing import TYPE_CHECKING
+
+from arq.jobs import JobResult, serialize_result
+from arq.utils import ms_to_datetime, timestamp_ms, to_ms
+
+if TYPE_CHECKING:
+    import arq.worker
+
+    from .holdings import Claim
+    from .opening import OpenJob, Refusal
+
+NOT_KEPT = (b"", 0)
+
+
+def run_result(
+    worker: "arq.worker.Worker",
+    job: "OpenJob",
+    outcome: object,
+    times_ms: tuple[int, int],
+    *,
+    success: bool,
+) -> tuple[bytes, int]:
+    """Return a result's bytes, none if it is not kept, and its lifetime in ms (0: for ever)."""
+    function = job.function
+    for_ever = function.keep_result_forever
+    for_ever = worker.keep_result_forever if for_ever is None else for_ever
+    keep_s = worker.keep_result_s if function.keep_result_s is None else function.keep_result_s
+    if not (for_ever or keep_s > 0):
+        return NOT_KEPT
+    start_ms, finish_ms = times_ms
+    data = serialize_result(
+        job.name,
+        job.args,
+        job.kwargs,
+        job.job_try,
+        job.enqueue_ms,
+        success,
+        outcome,
+        start_ms,
+        finish_ms,
+        job.ref,
+        worker.queue_name,
+        job_id=job.job_id,
+        serializer=worker.job_serializer,
+    )
+    return data or b"", 0 if for_ever else to_ms(keep_s)
+
+
+def refusal_result(
+    worker: "arq.worker.Worker", claim: "Claim", refusal: "Refusal"
+) -> tuple[bytes, int]:
+    """Return the result of a job that did not run, kept by the worker's own rule as in arq."""
+    if not (worker.keep_result_forever or worker.keep_result_s > 0):
+        return NOT_KEPT
+    now_ms = timestamp_ms()
+    data = serialize_result(
+        refusal.name,
+        refusal.args,
+        refusal.kwargs,
+        claim.tries,
+        refusal.enqueue_ms,
+        success=False,
+        result=refusal.error,
+        start_ms=now_ms,
+        finished_ms=now_ms,
+        ref=f"{claim.job_id}:{refusal.name}",
+        queue_name=worker.queue_name,
+        job_id=claim.job_id,
+        serializer=worker.job_serializer,
+    )
+    return data or b"", 0 if worker.keep_result_forever else to_ms(worker.keep_result_s)
+
+
+def passed_over(worker: "arq.worker.Worker", claim: "Claim", refusal: "Refusal") -> JobResult:
+    """Return what a burst run reports of a job that it left in the queue."""
+    now = ms_to_datetime(timestamp_ms())
+    return JobResult(
+        function=refusal.name,
+        args=refusal.args,
+        kwargs=refusal.kwargs,
+        job_try=claim.tries,
+        enqueue_time=ms_to_datetime(refusal.enqueue_ms),
+        score=claim.score,
+        job_id=claim.job_id,
+        success=False,
+        result=refusal.error,
+        start_time=now,
+        finish_time=now,
+        queue_name=worker.queue_name,
+    )
