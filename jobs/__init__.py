@@ -4,20 +4,55 @@
 Importing it loads neither the database layer nor the worker.
 """
 
+from ._client import Client, Request
+from ._client_errors import (
+    ClientError,
+    DoorClosedError,
+    InvalidKeyError,
+    InvalidPayloadError,
+    InvalidTimeError,
+    JobDeadError,
+    JobNotFoundError,
+    KeyConflictError,
+    ResultTimeoutError,
+    UnknownKindError,
+)
+from ._handle import Handle, Progress, Status
 from ._job import Context, Job, Payload, Policy, Result, job
 from ._outcome import Cancel, Rejected, Snooze
+from ._parse import parse_payload
 from ._registry import RegistryError, registry
+from ._schedule import Cron, Every, Schedule
 
 __all__ = [
     "Cancel",
+    "Client",
+    "ClientError",
     "Context",
+    "Cron",
+    "DoorClosedError",
+    "Every",
+    "Handle",
+    "InvalidKeyError",
+    "InvalidPayloadError",
+    "InvalidTimeError",
     "Job",
+    "JobDeadError",
+    "JobNotFoundError",
+    "KeyConflictError",
     "Payload",
     "Policy",
+    "Progress",
     "RegistryError",
     "Rejected",
+    "Request",
     "Result",
+    "ResultTimeoutError",
+    "Schedule",
     "Snooze",
+    "Status",
+    "UnknownKindError",
     "job",
+    "parse_payload",
     "registry",
 ]

@@ -9,6 +9,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Wi
 # Digits as people write them: no sign, no exponent, no NaN. At most 15 before the point and
 # 4 after (the most that ISO 4217 has); the currency's own exponent is checked when money moves.
 AMOUNT_PATTERN: Final = r"^[0-9]{1,15}(\.[0-9]{1,4})?$"
+# The same, and greater than zero: for JSON Schema, whose patterns can look ahead.
+AMOUNT_SCHEMA_PATTERN: Final = r"^(?=.*[1-9])[0-9]{1,15}(\.[0-9]{1,4})?$"
 AMOUNT_DIGITS_MAX: Final = 15
 AMOUNT_DECIMALS_MAX: Final = 4
 
@@ -32,11 +34,11 @@ Amount = Annotated[
     Decimal,
     BeforeValidator(_amount),
     PlainSerializer(lambda amount: f"{amount:f}", return_type=str),
-    WithJsonSchema({"type": "string", "pattern": AMOUNT_PATTERN}),
+    WithJsonSchema({"type": "string", "pattern": AMOUNT_SCHEMA_PATTERN, "examples": ["12.34"]}),
 ]
 """Money as a positive decimal: a string on the wire, a `Decimal` in Python, never a float."""
 
-Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", examples=["EUR"])]
 """An ISO 4217 code by its shape; whether it is money here is decided where money moves."""
 
 
@@ -48,11 +50,16 @@ def _one_line(value: str) -> str:
 
 Username = Annotated[
     str,
-    Field(min_length=1, max_length=64, json_schema_extra={"personal": True}),
+    Field(min_length=1, max_length=64, examples=["ada"], json_schema_extra={"personal": True}),
     AfterValidator(_one_line),
 ]
 Email = Annotated[
     str,
-    Field(min_length=3, max_length=254, json_schema_extra={"personal": True}),
+    Field(
+        min_length=3,
+        max_length=254,
+        examples=["ada@example.org"],
+        json_schema_extra={"personal": True},
+    ),
     AfterValidator(_one_line),
 ]

@@ -1,13 +1,16 @@
 """A job: its payload (the contract with callers), its policy, and its handler."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_type_hints
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import to_json
+
+from ._schedule import Schedule
 
 if TYPE_CHECKING:
     from db.store import Store
@@ -35,8 +38,12 @@ class Payload(BaseModel):
         return cls.model_validate_json(to_json(raw))
 
     def to_wire(self) -> dict[str, Any]:
-        """Return the payload as JSON values."""
-        return self.model_dump(mode="json")
+        """Return the payload as JSON values.
+
+        What equals its default is left out: then a new optional field changes no payload that
+        does not use it, and a key sent again after a deploy still means the same job.
+        """
+        return self.model_dump(mode="json", exclude_defaults=True)
 
     def conflict_keys(self) -> tuple[str, ...]:
         """Name what this job contends for; jobs with a key in common run one after another."""
@@ -45,10 +52,22 @@ class Payload(BaseModel):
     @classmethod
     def is_personal(cls) -> bool:
         """Tell whether any field is personal: then only the job's id goes through the queue."""
-        return any(
-            isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("personal")
-            for info in cls.model_fields.values()
-        )
+        return _has_personal(cls)
+
+
+@cache
+def _has_personal(payload: type[Payload]) -> bool:
+    """Look for the mark at any depth: in a list, behind an "or None", in a nested model."""
+    waiting: list[object] = [payload.model_json_schema()]
+    while waiting:
+        match waiting.pop():
+            case {"personal": True}:
+                return True
+            case dict() as schema:
+                waiting += schema.values()
+            case list() as schemas:
+                waiting += schemas
+    return False
 
 
 class Result(BaseModel):
@@ -88,6 +107,8 @@ class Policy:
     snapshot: bool = False
     """Read in one REPEATABLE READ READ ONLY transaction; the outcome is recorded in a second one.
     The handler's effect must then be idempotent by the job's id."""
+    kept_for: timedelta | None = None
+    """How long the record keeps a finished job; None for ever, and so its id and key are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +118,7 @@ class Job:
     payload: type[Payload]
     handler: Handler
     policy: Policy = field(default_factory=Policy)
+    schedules: tuple[Schedule, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -115,17 +137,21 @@ class Job:
         return next((o for o in options if isinstance(o, type) and issubclass(o, Result)), None)
 
 
-def job(
+def job(  # noqa: PLR0913 - a job's whole policy, by name
     payload: type[Payload],
     *,
     timeout: timedelta = TIMEOUT_DEFAULT,
     attempts_max: int = ATTEMPTS_MAX_DEFAULT,
     snapshot: bool = False,
+    kept_for: timedelta | None = None,
+    schedules: Sequence[Schedule] = (),
 ) -> Callable[[Handler], Job]:
     """Make a handler a job: `@job(TransferFunds, timeout=timedelta(seconds=10))`."""
 
     def decorate(handler: Handler) -> Job:
-        policy = Policy(timeout=timeout, attempts_max=attempts_max, snapshot=snapshot)
-        return Job(payload=payload, handler=handler, policy=policy)
+        policy = Policy(
+            timeout=timeout, attempts_max=attempts_max, snapshot=snapshot, kept_for=kept_for
+        )
+        return Job(payload, handler, policy, tuple(schedules))
 
     return decorate

@@ -6,7 +6,7 @@ CREATE FUNCTION has_format(format text, value text) RETURNS boolean
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
   uuid_form CONSTANT text := '[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}';
-  unix_time CONSTANT text := '^[+-]?[0-9]+(\.[0-9]+)?$';
+  unix_time CONSTANT text := '^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)$';
 BEGIN
   CASE format
     WHEN 'uuid' THEN
@@ -138,7 +138,7 @@ $$;
 -- Accept one job, or say why not, by value: a refusal leaves the caller's transaction as it was.
 -- The same key (or id) with the same payload answers with the job that is there; with another
 -- payload it is refused. `fault` is NULL or a SQLSTATE: TL001 unknown kind, TL002 invalid payload,
--- TL003 key conflict, TL004 invalid key.
+-- TL003 key conflict, TL004 invalid key, TL005 invalid run_at.
 CREATE FUNCTION offer_job(
   p_kind text, p_payload jsonb, p_key text, p_run_at timestamptz, p_id uuid, p_traceparent text,
   OUT id uuid, OUT state text, OUT fresh boolean, OUT fault text, OUT message text, OUT hint text
@@ -162,8 +162,15 @@ BEGIN
     hint := 'use an id of your own, such as order-42';
     RETURN;
   END IF;
+  -- Drivers read other years and infinity as errors, and one such row would stop a relay.
+  IF p_run_at NOT BETWEEN '1970-01-01 00:00:00+00' AND '9999-12-31 00:00:00+00' THEN
+    fault := 'TL005';
+    message := 'run_at is outside the years 1970 to 9999';
+    hint := 'leave it out, or NULL, for now';
+    RETURN;
+  END IF;
   misfit := CASE
-    WHEN p_payload IS NULL THEN 'the payload is NULL'
+    WHEN p_payload IS NULL THEN 'there is none, or it is JSON that cannot be stored'
     WHEN octet_length(p_payload::text) > 65536 THEN 'the payload is larger than 65536 bytes'
     ELSE schema_fault(p_schema, p_payload, 'payload', p_schema)
   END;
@@ -201,7 +208,7 @@ BEGIN
   state := stored.state;
 END $$;
 
--- Accept one job, or raise why not (SQLSTATE TL001 to TL004, see offer_job).
+-- Accept one job, or raise why not (SQLSTATE TL001 to TL005, see offer_job).
 CREATE FUNCTION accept_job(
   p_kind text, p_payload jsonb, p_key text, p_run_at timestamptz, p_id uuid, p_traceparent text,
   OUT id uuid, OUT state text, OUT fresh boolean

@@ -1,0 +1,96 @@
+"""Accepting jobs: every door that is not SQL itself comes through here or through `offer_job`."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from sqlalchemy import text
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from datetime import datetime
+
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+LIVE_PAYLOADS_PER_FETCH: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A job that somebody wants accepted."""
+
+    kind: str
+    payload_json: str
+    key: str | None = None
+    run_at: "datetime | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a candidate: a job's id, or the fault that kept it out."""
+
+    id: UUID | None
+    fresh: bool | None
+    """Whether this candidate made the job; False where it was there with the same payload."""
+    fault: str | None
+    """TL001 unknown kind, TL002 invalid payload, TL003 key conflict, TL004 invalid key,
+    TL005 invalid run_at."""
+    message: str | None
+    hint: str | None
+    """What to do about it."""
+
+
+# `offer_job` refuses by value, so one bad candidate spoils none of the others. Text that jsonb
+# cannot hold becomes NULL here, which is a refusal too.
+OFFER: Final = text("""
+    SELECT offer.id, offer.fresh, offer.fault, offer.message, offer.hint
+    FROM unnest(CAST(:kinds AS text[]), CAST(:payloads AS text[]), CAST(:keys AS text[]),
+                CAST(:run_ats AS timestamptz[]))
+      WITH ORDINALITY AS candidate (kind, payload, key, run_at, position)
+    CROSS JOIN LATERAL offer_job(
+      candidate.kind,
+      CASE WHEN pg_input_is_valid(candidate.payload, 'jsonb') THEN candidate.payload::jsonb END,
+      candidate.key, candidate.run_at, NULL, NULL) AS offer
+    ORDER BY candidate.position
+""")
+
+LIVE: Final = text("SELECT id, kind, payload FROM jobs WHERE state = 'queued'")
+
+
+async def accept(session: "AsyncSession", candidate: Candidate) -> Verdict:
+    """Accept one job in the session's transaction, or say why not."""
+    return (await accept_many(session, [candidate]))[0]
+
+
+async def accept_many(session: "AsyncSession", candidates: "Sequence[Candidate]") -> list[Verdict]:
+    """Accept jobs in one statement of the session's transaction; verdicts in the same order.
+
+    Safe to repeat for candidates with keys. Two callers with the same keys in different orders
+    can deadlock (40P01): roll back and repeat.
+    """
+    rows = await session.execute(
+        OFFER,
+        {
+            "kinds": [candidate.kind for candidate in candidates],
+            "payloads": [candidate.payload_json for candidate in candidates],
+            "keys": [candidate.key for candidate in candidates],
+            "run_ats": [candidate.run_at for candidate in candidates],
+        },
+    )
+    return [Verdict(*row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class LivePayload:
+    """A job that has not ended, as this code will meet it."""
+
+    id: UUID
+    kind: str
+    payload: Any
+
+
+async def live_payloads(session: "AsyncSession") -> "AsyncIterator[LivePayload]":
+    """Stream every job that is queued, in constant memory."""
+    rows = await session.stream(LIVE, execution_options={"yield_per": LIVE_PAYLOADS_PER_FETCH})
+    async for row in rows:
+        yield LivePayload(*row)

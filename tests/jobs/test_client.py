@@ -1,0 +1,340 @@
+"""The typed client against real servers and, where it matters, a real worker."""
+
+import logging
+import time
+import uuid
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+
+import pytest
+from arq import create_pool
+from arq.connections import RedisSettings
+from redis.asyncio import Redis
+from sqlalchemy import text
+
+from jobs import (
+    Cancel,
+    Client,
+    DoorClosedError,
+    InvalidKeyError,
+    InvalidTimeError,
+    JobDeadError,
+    JobNotFoundError,
+    KeyConflictError,
+    Rejected,
+    Request,
+    ResultTimeoutError,
+    UnknownKindError,
+)
+from jobs._redis_door import JOB_ID_NAMESPACE
+from jobs.create_user import CreateUser, UserCreated
+from jobs.transfer_funds import TransferFunds
+from tests.working import working
+from worker import delivery, wire
+
+HOUR = timedelta(hours=1)
+
+
+def a_transfer(amount="1.00"):
+    return TransferFunds(
+        from_account=uuid.UUID(int=1),
+        to_account=uuid.UUID(int=2),
+        amount=Decimal(amount),
+        currency="EUR",
+    )
+
+
+def a_user():
+    name = f"u{uuid.uuid4().hex[:12]}"
+    return CreateUser(username=name, email=f"{name}@example.org", currencies=("EUR",))
+
+
+@pytest.fixture
+async def client(redis, sessions):
+    async with Client(redis, sessions=sessions) as made:
+        yield made
+
+
+@pytest.fixture
+async def redis_only(redis):
+    async with Client(redis) as made:
+        yield made
+
+
+@pytest.fixture
+async def worker(redis, sessions, database_url, redis_url):
+    async with sessions() as session, session.begin():
+        # The relay would rightly send what an earlier test left waiting.
+        await session.execute(text("DELETE FROM jobs WHERE state = 'queued'"))
+    async with working(database_url, redis_url) as running:
+        yield running
+
+
+async def row_of(sessions, job):
+    async with sessions() as session:
+        found = await session.execute(text("SELECT * FROM jobs WHERE id = :id"), {"id": job.id})
+        return found.mappings().one_or_none()
+
+
+# In the caller's transaction
+
+
+async def test_a_job_exists_if_and_only_if_the_caller_commits(client, sessions, redis):
+    async with sessions() as session:
+        rolled_back = await client.enqueue(a_transfer(), session=session)
+        await session.rollback()
+    async with sessions() as session, session.begin():
+        committed = await client.enqueue(a_transfer(), session=session)
+        await session.flush()
+        assert await redis.zcard("arq:queue") == 0
+    await client.aclose()
+
+    assert await row_of(sessions, rolled_back) is None
+    assert (await row_of(sessions, committed))["state"] == "queued"
+    assert await redis.zrange("arq:queue", 0, -1) == [str(committed.id).encode()]
+
+
+async def test_a_ring_carries_the_payload_unless_it_is_personal(client, sessions, redis):
+    async with sessions() as session, session.begin():
+        plain = await client.enqueue(a_transfer(), session=session)
+        personal = await client.enqueue(a_user(), session=session)
+    await client.aclose()
+
+    assert wire.deserialize(await redis.get(f"arq:job:{plain.id}"))["a"] == [a_transfer().to_wire()]
+    assert wire.deserialize(await redis.get(f"arq:job:{personal.id}"))["a"] == []
+
+
+async def test_the_same_key_and_payload_is_the_same_job(client, sessions):
+    key = uuid.uuid4().hex
+    async with sessions() as session, session.begin():
+        first = await client.enqueue(a_transfer(), session=session, key=key)
+        again = await client.enqueue(a_transfer(), session=session, key=key)
+
+    assert first.fresh
+    assert again.duplicate
+    assert first.id == again.id
+
+
+async def test_a_key_conflict_leaves_the_callers_transaction_usable(client, sessions):
+    key = uuid.uuid4().hex
+    async with sessions() as session, session.begin():
+        first = await client.enqueue(a_transfer(), session=session, key=key)
+        with pytest.raises(KeyConflictError, match=f"{first.id}.*use a new key"):
+            await client.enqueue(a_transfer("2.00"), session=session, key=key)
+        other = await client.enqueue(a_transfer("2.00"), session=session)
+
+    assert (await row_of(sessions, other))["payload"]["amount"] == "2.00"
+
+
+async def test_an_unregistered_kind_is_named_with_what_there_is(client, sessions):
+    class Unheard(TransferFunds):
+        kind = "unheard_of"
+
+    async with sessions() as session, session.begin():
+        with pytest.raises(UnknownKindError, match=r"'unheard_of'.*transfer_funds"):
+            await client.enqueue(Unheard(**a_transfer().model_dump()), session=session)
+
+
+async def test_many_jobs_take_one_statement_and_keep_their_order(client, sessions, engine):
+    statements = []
+    from sqlalchemy import event
+
+    event.listen(
+        engine.sync_engine, "before_cursor_execute", lambda *call: statements.append(call[2])
+    )
+    key = uuid.uuid4().hex
+    amounts = [f"{n}.00" for n in range(1, 101)]
+    async with sessions() as session, session.begin():
+        handles = await client.enqueue_many(
+            [
+                *(Request(a_transfer(amount), delay=HOUR) for amount in amounts),
+                Request(a_transfer(), key=key),
+                Request(a_transfer(), key=key),
+            ],
+            session=session,
+        )
+
+    assert len(statements) == 1
+    assert [(await row_of(sessions, h))["payload"]["amount"] for h in handles[:3]] == amounts[:3]
+    assert [h.fresh for h in handles[-2:]] == [True, False]
+
+
+async def test_a_lost_ring_reaches_no_caller_and_the_log_says_who_rings(sessions, caplog):
+    away = Redis(host="127.0.0.1", port=1)
+    async with Client(away, sessions=sessions) as client:
+        async with sessions() as session, session.begin():
+            job = await client.enqueue(a_user(), session=session)
+        with caplog.at_level(logging.WARNING, logger="jobs.client"):
+            await client.aclose()
+    await away.aclose()
+
+    assert (await row_of(sessions, job))["state"] == "queued"
+    assert [record.message for record in caplog.records] == [
+        "could not ring redis (ConnectionError): the relay will"
+    ]
+
+
+async def test_without_a_session_a_client_with_sessions_uses_its_own_transaction(client, sessions):
+    job = await client.enqueue(a_user(), delay=HOUR)
+
+    row = await row_of(sessions, job)
+    assert row["run_at"] - datetime.now(UTC) > timedelta(minutes=59)
+    assert await job.status() == "scheduled"
+
+
+async def test_no_door_at_all_is_said(sessions):
+    with pytest.raises(DoorClosedError, match="session="):
+        await Client().enqueue(a_transfer())
+
+
+@pytest.mark.parametrize("key", ["", "k" * 201, "nul\x00", "\ud800"])
+async def test_a_key_that_no_door_takes_is_refused_at_once(client, redis_only, key):
+    for one in (client, redis_only):
+        with pytest.raises(InvalidKeyError):
+            await one.enqueue(a_transfer(), key=key)
+
+
+@pytest.mark.parametrize(
+    "run_at",
+    [
+        datetime(2030, 1, 1),  # noqa: DTZ001 - that is the point
+        datetime(1969, 12, 31, tzinfo=UTC),
+        datetime.min.replace(tzinfo=UTC),
+        datetime.max.replace(tzinfo=timezone(-HOUR)),
+    ],
+)
+async def test_a_time_that_no_door_takes_is_refused_at_once(client, run_at):
+    with pytest.raises(InvalidTimeError, match="run_at"):
+        await client.enqueue(a_transfer(), run_at=run_at)
+
+
+async def test_run_at_and_delay_exclude_each_other(client):
+    with pytest.raises(ValueError, match="not both"):
+        await client.enqueue(a_transfer(), run_at=datetime.now(UTC), delay=HOUR)
+
+
+# Through Redis alone
+
+
+async def test_through_redis_the_key_is_the_arq_job_id(redis_only, redis):
+    key = uuid.uuid4().hex
+    job = await redis_only.enqueue(a_transfer(), key=key)
+    again = await redis_only.enqueue(a_transfer(), key=key)
+
+    assert job.redis_id == f"transfer_funds:{key}"
+    assert job.id == uuid.uuid5(JOB_ID_NAMESPACE, job.redis_id)
+    assert (job.fresh, again.fresh) == (True, False)
+    assert await redis.zcard("arq:queue") == 1
+
+
+async def test_through_redis_another_payload_under_the_same_key_is_a_conflict(redis_only):
+    await redis_only.enqueue(a_transfer(), key="k")
+
+    with pytest.raises(KeyConflictError, match="another payload"):
+        await redis_only.enqueue(a_transfer("2.00"), key="k")
+
+
+async def test_an_arq_client_reads_what_ours_wrote(redis_only, redis_url):
+    job = await redis_only.enqueue(a_transfer(), delay=HOUR)
+    pool = await create_pool(RedisSettings.from_dsn(redis_url), job_deserializer=wire.deserialize)
+    (queued,) = await pool.queued_jobs()
+    await pool.aclose()
+
+    assert (queued.job_id, queued.function) == (job.redis_id, "transfer_funds")
+    assert list(queued.args) == [a_transfer().to_wire()]
+    assert (queued.score or 0) > (time.time() + 3_500) * 1000
+
+
+def test_client_and_worker_map_redis_ids_alike():
+    assert delivery.JOB_ID_NAMESPACE == JOB_ID_NAMESPACE
+
+
+# Following a job
+
+
+async def test_a_result_is_the_kinds_own_model(client, worker):
+    job = await client.enqueue(a_user())
+    created = await job.result(timeout=30)
+
+    assert isinstance(created, UserCreated)
+    assert created.accounts.keys() == {"EUR"}
+    assert await job.status() == "completed"
+
+
+async def test_a_business_no_is_an_answer(client, redis_only, worker):
+    for one in (client, redis_only):
+        job = await one.enqueue(a_transfer())
+        assert await job.result(timeout=30) == Rejected("unknown_account")
+        assert await job.status() == "rejected"
+
+
+async def test_a_dead_job_raises_and_says_where_its_errors_are(redis_only, redis, worker):
+    job = await redis_only.enqueue(a_transfer(), delay=HOUR)
+    body = wire.deserialize(await redis.get(f"arq:job:{job.redis_id}"))
+    await redis.set(f"arq:job:{job.redis_id}", wire.serialize({**body, "a": [{"no": "payload"}]}))
+    await redis.zadd("arq:queue", {job.redis_id: 1})
+
+    with pytest.raises(JobDeadError, match="jobs show"):
+        await job.result(timeout=30)
+    assert await job.status() == "dead"
+
+
+async def test_with_the_record_a_result_outlives_redis(client, redis, worker):
+    job = await client.enqueue(a_transfer())
+    await job.result(timeout=30)
+    await redis.flushdb()
+
+    assert await client.handle(job.id).result(timeout=5) == Rejected("unknown_account")
+    assert await client.handle(job.id).status() == "rejected"
+
+
+async def test_without_redis_a_result_comes_from_the_record(client, sessions, worker):
+    job = await client.enqueue(a_transfer())
+    recorded = Client(sessions=sessions).handle(job.id)
+
+    assert await recorded.result(timeout=30) == Rejected("unknown_account")
+
+
+async def test_no_result_in_time_is_said_and_changes_nothing(client):
+    job = await client.enqueue(a_transfer(), delay=HOUR)
+
+    with pytest.raises(ResultTimeoutError, match="it goes on"):
+        await job.result(timeout=0.05)
+    assert await job.status() == "scheduled"
+
+
+async def test_an_unknown_job_is_not_waited_for(client, redis_only):
+    for one in (client, redis_only):
+        handle = one.handle(uuid.uuid4())
+        with pytest.raises(JobNotFoundError):
+            await handle.status()
+        with pytest.raises(JobNotFoundError):
+            await handle.result(timeout=30)
+
+
+async def test_cancelling_is_decided_by_the_record(client, sessions, worker):
+    waiting = await client.enqueue(a_transfer(), delay=HOUR)
+    done = await client.enqueue(a_transfer())
+    await done.result(timeout=30)
+
+    assert await waiting.cancel("changed my mind")
+    assert not await done.cancel()
+    assert await waiting.result(timeout=30) == Cancel("changed my mind")
+    assert (await row_of(sessions, waiting))["state"] == "cancelled"
+
+
+async def test_cancelling_through_redis_is_arqs_abort(redis_only, worker):
+    job = await redis_only.enqueue(a_transfer(), delay=HOUR)
+
+    assert await job.cancel(timeout=30)
+    assert isinstance(await job.result(timeout=30), Cancel)
+
+
+async def test_progress_is_what_the_job_last_said(client, redis):
+    job = await client.enqueue(a_transfer(), delay=HOUR)
+    assert await job.progress() is None
+    await redis.set(f"teller:progress:{job.id}", '{"done": 3, "total": 7}')
+
+    progress = await job.progress()
+    assert progress is not None
+    assert (progress.done, progress.total) == (3, 7)

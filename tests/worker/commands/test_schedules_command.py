@@ -1,0 +1,78 @@
+"""`python -m worker schedules` and `events`: what an operator sees."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import text
+from typer.testing import CliRunner
+
+from worker.__main__ import app
+from worker.errors import TellerError
+
+PREVIEWED = 20
+
+
+@pytest.fixture
+def run(database_url, redis_url, monkeypatch):
+    """Run the command line in this process, outside the test's own event loop."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("COLUMNS", "160")
+
+    async def invoke(*arguments):
+        return await asyncio.to_thread(CliRunner().invoke, app, list(arguments))
+
+    return invoke
+
+
+async def made(sessions):
+    async with sessions() as session, session.begin():
+        await session.execute(
+            text(
+                "WITH job AS (SELECT id FROM accept_job("
+                "'purge_record', '{}', 'purge_record@x', NULL, NULL, NULL)), "
+                "mark AS (INSERT INTO schedules VALUES "
+                "('purge_record', '17 * * * * UTC', clock_timestamp(), 7), "
+                "('gone', '0 0 * * * UTC', clock_timestamp(), 0) RETURNING name) "
+                "SELECT * FROM mark, job"
+            )
+        )
+        await session.execute(
+            text(
+                "INSERT INTO occurrences (schedule, fire_at, job_id) "
+                "SELECT 'purge_record', '2026-11-24 01:17Z', id FROM jobs"
+            )
+        )
+
+
+async def test_a_schedule_that_never_ran_shows_its_next_twenty_runs(run):
+    shown = await run("schedules")
+
+    assert shown.exit_code == 0, shown.output
+    assert "not begun" in shown.output
+    assert "no runs yet" in shown.output
+    assert shown.output.count(":17:00 UTC") == PREVIEWED
+
+
+async def test_past_runs_are_shown_with_what_became_of_them(run, sessions):
+    await made(sessions)
+    shown = await run("schedules", "--next", "3")
+
+    assert shown.exit_code == 0, shown.output
+    assert "2026-11-24 01:17:00" in shown.output
+    assert "queued" in shown.output
+    assert "gone: no job here declares it any more" in shown.output
+    assert shown.output.count(":17:00 UTC") == 3
+
+
+async def test_a_schedule_that_does_not_exist_is_an_error_that_names_those_that_do(run):
+    shown = await run("schedules", "nothing")
+
+    assert isinstance(shown.exception, TellerError)
+    assert "purge_record" in str(shown.exception)
+
+
+async def test_the_generated_pages_are_fresh(run):
+    shown = await run("events", "--check")
+
+    assert shown.exit_code == 0, shown.output

@@ -1,0 +1,1 @@
+"""Enqueueing a file of JSON lines: any size, constant memory, safe to run twice."""
