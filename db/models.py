@@ -17,7 +17,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 CONSTRAINT_NAMES: Final = {
@@ -30,6 +30,14 @@ CONSTRAINT_NAMES: Final = {
 
 JOB_STATES: Final = ("queued", "completed", "rejected", "dead", "cancelled")
 ACCOUNT_STATUSES: Final = ("open", "frozen", "closed")
+WORKER_STATES: Final = ("running", "draining", "stopped")
+WORKER_MODES: Final = ("normal", "degraded")
+
+# The kinds that are kept for ever, and are by far the most, cost nothing in retention's index.
+PURGEABLE: Final = (
+    "state IN ('completed', 'rejected', 'cancelled') "
+    "AND kind NOT IN ('create_user', 'transfer_funds')"
+)
 
 
 class Base(DeclarativeBase):
@@ -163,6 +171,7 @@ class JobRecord(Base):
         ),
         Index("jobs_runnable_idx", "run_at", "id", postgresql_where=text("state = 'queued'")),
         Index("jobs_dead_idx", "finished_at", "id", postgresql_where=text("state = 'dead'")),
+        Index("jobs_purgeable_idx", "kind", "finished_at", postgresql_where=text(PURGEABLE)),
         {"postgresql_with": {"fillfactor": "80", "autovacuum_vacuum_scale_factor": "0.02"}},
     )
 
@@ -181,3 +190,47 @@ class JobRecord(Base):
     finished_at: Mapped[datetime | None]
     redis_id: Mapped[str | None]
     traceparent: Mapped[str | None]
+
+
+class ScheduleMark(Base):
+    """Up to when a schedule is decided: every run before is made, or was dropped by policy."""
+
+    __tablename__ = "schedules"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    spec: Mapped[str]
+    decided_until: Mapped[datetime]
+    missed: Mapped[int] = mapped_column(server_default=text("0"))
+
+
+class Occurrence(Base):
+    """One run of a schedule, written in the transaction that accepts its job."""
+
+    __tablename__ = "occurrences"
+
+    schedule: Mapped[str] = mapped_column(ForeignKey("schedules.name"), primary_key=True)
+    fire_at: Mapped[datetime] = mapped_column(primary_key=True)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    made_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+
+
+class WorkerRecord(Base):
+    """One worker process of the fleet, as its last heartbeat told."""
+
+    __tablename__ = "workers"
+    __table_args__ = (
+        CheckConstraint(_one_of("state", WORKER_STATES), name="state"),
+        CheckConstraint(_one_of("mode", WORKER_MODES), name="mode"),
+        {"postgresql_with": {"fillfactor": "50"}},
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    host: Mapped[str]
+    pid: Mapped[int]
+    version: Mapped[str]
+    kinds: Mapped[list[str]] = mapped_column(ARRAY(Text()))
+    state: Mapped[str]
+    mode: Mapped[str]
+    jobs_running: Mapped[int] = mapped_column(server_default=text("0"))
+    started_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    seen_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))

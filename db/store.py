@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING
 
 from db.ledger import Ledger
+from db.reports import Reports
+from db.retention import Retention
 from db.users import Users
 
 if TYPE_CHECKING:
@@ -12,9 +14,11 @@ if TYPE_CHECKING:
 class Store:
     """What a handler may read and write. It never begins, commits or rolls back."""
 
-    __slots__ = ("ledger", "session", "users")
+    __slots__ = ("ledger", "reports", "retention", "session", "users")
 
     def __init__(self, session: "AsyncSession") -> None:
         self.session = session
         self.ledger = Ledger(session)
+        self.retention = Retention(session)
+        self.reports = Reports(session)
         self.users = Users(session)

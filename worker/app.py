@@ -17,14 +17,18 @@ from jobs import registry
 from worker import wire
 from worker.duties import Duties, Duty
 from worker.events import Events, log_events
-from worker.execute import Executor
 from worker.fallback import Fallback
 from worker.functions import arq_functions
+from worker.health import Health
 from worker.logs import configure_logs, hide_arguments
+from worker.observed import ObservedExecutor
 from worker.relay import Relay
 from worker.reports import Reports
+from worker.scheduler import Scheduler
 from worker.serving import EXECUTOR, SERVING, ServingWorker
 from worker.settings import Settings, load_settings
+from worker.timetable import check
+from worker.tracing import create_tracing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
 ENGINE = "teller_engine"
 EVENTS = "teller_events"
 DUTIES = "teller_duties"
+HEALTH = "teller_health"
 
 HEALTH_CHECK_INTERVAL_S = 5
 RESULT_POLL_S = 0.05
@@ -91,17 +96,29 @@ class Options:
             pool_size=settings.pool_size,
             application_name=f"teller-worker {socket.gethostname()}:{os.getpid()}"[:63],
         )
-        await require_current(engine)
-        events = Events(log_events, *self._subscribers)
         ctx[ENGINE] = engine
-        ctx[EVENTS] = events
+        events = ctx[EVENTS] = Events(log_events, *self._subscribers)
         sessions = create_sessions(engine)
-        ctx[EXECUTOR] = Executor(sessions, events, Reports(settings.reports_url))
-        duties: list[Duty] = [Relay(sessions, ctx["redis"], settings.queue_name, events)]
+        kinds = registry()
+        # First of all, so that a worker that waits for its servers is live, and says so.
+        health = ctx[HEALTH] = Health(settings, sessions, events, kinds, ctx)
+        health.start()
+        await require_current(engine)
+        ctx[EXECUTOR] = ObservedExecutor(
+            *(sessions, events, Reports(settings.reports_url)),
+            condition=health.condition,
+            tracing=create_tracing(sessions, events),
+        )
+        duties: list[Duty] = [
+            Relay(sessions, ctx["redis"], settings.queue_name, events),
+            Scheduler(sessions, check(kinds), events),
+            *health.duties,
+        ]
         if SERVING in ctx:
             duties.append(Fallback(ctx[SERVING], sessions, events))
         ctx[DUTIES] = Duties(duties, events)
         ctx[DUTIES].start()
+        health.ready()
         events.emit("worker.started", concurrency=settings.concurrency)
 
     async def _stop(self, ctx: dict[Any, Any]) -> None:
@@ -109,6 +126,9 @@ class Options:
         duties: Duties | None = ctx.pop(DUTIES, None)
         if duties is not None:
             await duties.stop()
+        health: Health | None = ctx.pop(HEALTH, None)
+        if health is not None:
+            await health.stop()
         engine: AsyncEngine | None = ctx.pop(ENGINE, None)
         if engine is not None:
             await engine.dispose()

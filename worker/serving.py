@@ -8,7 +8,7 @@ from worker.loop.opening import ABORTED
 
 if TYPE_CHECKING:
     from worker.execute import Executor
-    from worker.loop.claims import Claim
+    from worker.loop.holdings import Claim
     from worker.loop.opening import Refusal
 
 SERVING: Final = "teller_worker"

@@ -11,8 +11,9 @@ from db.engine import TRANSACTION_TIMEOUT_MS
 from worker.errors import StartupError
 from worker.failures import validation_message
 
-DUTY_CONNECTIONS: Final = 2
-"""Connections beside the jobs': one for the relay and the health checks, one spare."""
+ENV_FILE: Final = ".env"
+DUTY_CONNECTIONS: Final = 4
+"""Connections beside the jobs': for the relay, the schedules, the heartbeat, and one spare."""
 
 
 def _reports_in_this_directory() -> str:
@@ -27,7 +28,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix="TELLER_",
-        env_file=".env",
+        env_file=ENV_FILE,
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,
@@ -46,6 +47,12 @@ class Settings(BaseSettings):
     poll_delay_s: Annotated[float, Field(gt=0, le=60)] = 0.5
     reports_url: str = Field(default_factory=_reports_in_this_directory)
     """Where reports go: a `file://` directory or an `s3://` bucket and prefix."""
+    health_host: str = "127.0.0.1"
+    """Where probes come from; 0.0.0.0 in a container."""
+    health_port: Annotated[int, Field(ge=0, le=65_535)] = 8_089
+    """Where `/livez`, `/readyz`, `/metrics` and `/status` are; 0 for nowhere."""
+    loop_blocked_max_s: Annotated[float, Field(gt=0, le=3_600)] = 10.0
+    """How long the event loop may stand still before `/livez` says so."""
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
 
     @property

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from worker.app import create_worker
+from worker.health.gateway import gateway
 from worker.settings import load_settings
 from worker.supervisor import PROCESSES_MAX, Supervisor, stop_with_supervisor
 
@@ -33,6 +34,8 @@ def run(processes: Processes = 1, concurrency: Concurrency = None, burst: Burst 
     settings = load_settings()
     if processes > 1:
         command = [sys.executable, "-m", "worker", "run", *(["--burst"] if burst else [])]
-        raise typer.Exit(asyncio.run(Supervisor(command, processes, restart=not burst).run()))
+        with gateway(settings, processes):
+            code = asyncio.run(Supervisor(command, processes, restart=not burst).run())
+        raise typer.Exit(code)
     stop_with_supervisor()
     create_worker(settings, burst=burst).run()
