@@ -91,7 +91,7 @@ class Relay:
                 BATCH_MAX, ahead=AHEAD, grace=GRACE, resend_after=RESEND_AFTER
             )
             # Sent before it is marked: a crash in between sends twice, which is harmless.
-            await ring(self._redis, _deliveries(unsent), self._queue_name)
+            await ring(self._redis, deliveries_of(unsent), self._queue_name)
             await session.commit()
             return len(unsent)
 
@@ -102,7 +102,7 @@ class Relay:
         sent = 0
         position = BEGINNING
         while page := await self._page(position):
-            await ring(self._redis, _deliveries(page), self._queue_name)
+            await ring(self._redis, deliveries_of(page), self._queue_name)
             sent += len(page)
             position = (page[-1].run_at, page[-1].id)
         await self._redis.execute_command(  # type: ignore[no-untyped-call]
@@ -115,7 +115,8 @@ class Relay:
             return await Dispatch(session).page_of_queued(after, REBUILD_PAGE, ahead=AHEAD)
 
 
-def _deliveries(jobs: Sequence[Unsent]) -> list[Delivery]:
+def deliveries_of(jobs: Sequence[Unsent]) -> list[Delivery]:
+    """Return the jobs as they go through Redis: by id alone where the payload is personal."""
     return [
         Delivery(
             id=job.redis_id or str(job.id),
