@@ -64,7 +64,7 @@ lock-check: $(STAMP) ## do the locks still fit pyproject.toml?
 	done; \
 	echo "The locks fit pyproject.toml."
 
-image-check: ## build the container image, run it, and check what it promises
+image-check: $(STAMP) ## build the container image, run it, and check what it promises
 	@deploy/image-check $(ARGS)
 
 ##@ Change it

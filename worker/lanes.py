@@ -52,18 +52,24 @@ class Lanes:
             self._inside[key] = inside + 1
             return
         turn = asyncio.get_running_loop().create_future()
-        queue = self._waiting.setdefault(key, deque())
-        queue.append(turn)
+        self._waiting.setdefault(key, deque()).append(turn)
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self._leave(key)  # the place was given to us in the same moment: pass it on
             else:
-                queue.remove(turn)
-                if not queue:
-                    del self._waiting[key]
+                self._step_out(key, turn)
             raise
+
+    def _step_out(self, key: str, turn: "asyncio.Future[None]") -> None:
+        """Give up waiting; whoever left between the cancellation and now has passed us over."""
+        queue = self._waiting.get(key)
+        if queue is None or turn not in queue:
+            return
+        queue.remove(turn)
+        if not queue:
+            del self._waiting[key]
 
     def _leave(self, key: str) -> None:
         """Give the place to the next in line, or give it up."""

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from worker.app import database, migrate_database
+from worker.health.gateway import gateway
 from worker.services import services
 from worker.settings import Settings
 from worker.supervisor import PROCESSES_MAX, Supervisor
@@ -22,7 +23,7 @@ def dev(processes: Processes = 1) -> None:
 
     DATABASE_URL and REDIS_URL win where they are set. Data stays in .teller/; Ctrl-C stops all.
     """
-    with services() as settings:
+    with services() as settings, gateway(settings, processes):
         asyncio.run(_migrate(settings))
         typer.echo(f"export DATABASE_URL={settings.database_url}")
         typer.echo(f"export REDIS_URL={settings.redis_url}")

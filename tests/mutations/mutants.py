@@ -1,0 +1,259 @@
+"""The fifteen planted bugs: each a small change to our own code, and the tests that must see it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+LEDGER_SQL = "db/migrations/sql/0002_ledger.sql"
+LEDGER_TESTS = ("tests/db/test_lock_order.py", "tests/db/test_ledger.py")
+EXECUTE = "worker/execute.py"
+EXECUTE_TESTS = ("tests/worker/test_execute.py",)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One planted bug."""
+
+    name: str
+    file: str
+    replace: tuple[tuple[str, str], ...]
+    """Each text must be there exactly once, or the mutant is out of date."""
+    tests: tuple[str, ...]
+
+
+def mutated(mutant: Mutant, root: Path) -> str:
+    """Return the file with the bug in it.
+
+    Raises:
+        LookupError: the code has changed so that the mutant no longer fits.
+    """
+    text = (root / mutant.file).read_text()
+    for old, new in mutant.replace:
+        if text.count(old) != 1:
+            raise LookupError(f"{mutant.file} has {text.count(old)} times: {old!r}")
+        text = text.replace(old, new)
+    return text
+
+
+_LOCKS = """  FOR one IN
+    SELECT * FROM accounts WHERE id IN (p_from, p_to) ORDER BY id FOR NO KEY UPDATE
+  LOOP
+    IF one.id = p_from THEN payer := one; ELSE payee := one; END IF;
+  END LOOP;
+"""
+_INSERT = """  INSERT INTO transfers (id, from_account, to_account, amount, currency, posted_at)
+    VALUES (p_id, p_from, p_to, p_amount, p_currency, now)
+    ON CONFLICT (id) DO NOTHING;
+"""
+_UPDATES = """\
+  from_balance := payer.balance - p_amount;
+  to_balance := payee.balance + p_amount;
+  UPDATE accounts SET balance = from_balance, version = payer.version + 1 WHERE id = p_from;
+  UPDATE accounts SET balance = to_balance, version = payee.version + 1 WHERE id = p_to;
+"""
+_FENCE = "            if not await Record(session).finish(delivery.job, state, result):\n"
+_COMMIT = """            window.open()
+            await session.commit()
+            return Finished(state, result)
+"""
+_HANDLE = "            answer = await self._handle(job, payload, delivery, session)\n"
+_KEPT_USE = """\
+        async with _kept(self, delivery) as session:
+            if delivery.try"""
+_KEPT = """@asynccontextmanager
+async def _kept(executor, delivery):
+    kept = vars(executor).setdefault("kept", {})
+    session = kept.pop(delivery.job.id, None) or executor._sessions()
+    try:
+        yield session
+    except Exception as error:
+        if diagnose(error).sqlstate is None:
+            await session.close()
+        else:
+            kept[delivery.job.id] = session
+        raise
+    await session.close()
+
+
+"""
+
+MUTANTS = (
+    Mutant(
+        "locks without ORDER BY",
+        LEDGER_SQL,
+        (("(p_from, p_to) ORDER BY id FOR NO KEY UPDATE", "(p_from, p_to) FOR NO KEY UPDATE"),),
+        LEDGER_TESTS,
+    ),
+    Mutant(
+        "no lock",
+        LEDGER_SQL,
+        ((" ORDER BY id FOR NO KEY UPDATE", " ORDER BY id"),),
+        LEDGER_TESTS,
+    ),
+    Mutant(
+        "FOR UPDATE after the insert",
+        LEDGER_SQL,
+        (
+            (_INSERT, ""),
+            (
+                _LOCKS,
+                "  now := clock_timestamp();\n"
+                + _INSERT
+                + _LOCKS.replace("FOR NO KEY UPDATE", "FOR UPDATE"),
+            ),
+            (
+                "  IF NOT FOUND THEN\n",
+                "  IF (SELECT count(*) FROM entries WHERE transfer_id = p_id) > 0 THEN\n",
+            ),
+        ),
+        LEDGER_TESTS,
+    ),
+    Mutant(
+        "locks the payer, then the payee",
+        LEDGER_SQL,
+        (
+            (
+                _LOCKS,
+                """  SELECT * INTO payer FROM accounts WHERE id = p_from FOR NO KEY UPDATE;
+  SELECT * INTO payee FROM accounts WHERE id = p_to FOR NO KEY UPDATE;
+""",
+            ),
+        ),
+        LEDGER_TESTS,
+    ),
+    Mutant(
+        "a float amount",
+        "db/money.py",
+        (
+            ("    minor = amount.scaleb(digits)\n", "    minor = float(amount) * 10.0**digits\n"),
+            ("    if minor != minor.to_integral_value():\n", "    if abs(minor % 1) > 1e-6:\n"),
+        ),
+        ("tests/db/test_money.py", "tests/db/test_ledger.py"),
+    ),
+    Mutant(
+        "< or <= at the floor",
+        LEDGER_SQL,
+        (("payer.balance - p_amount < payer.floor", "payer.balance - p_amount <= payer.floor"),),
+        ("tests/db/test_floor.py",),
+    ),
+    Mutant(
+        "no inbox: the fence turns nothing",
+        EXECUTE,
+        ((_FENCE, _FENCE.replace("if not await", "if False and not await")),),
+        EXECUTE_TESTS,
+    ),
+    Mutant(
+        "the inbox in a transaction of its own",
+        EXECUTE,
+        ((_FENCE, "            await session.commit()\n" + _FENCE),),
+        (*EXECUTE_TESTS, "tests/worker/test_commit.py"),
+    ),
+    Mutant(
+        "done is told before the commit",
+        EXECUTE,
+        (
+            (
+                _COMMIT,
+                """            window.open()
+            try:
+                await session.commit()
+            finally:
+                return Finished(state, result)
+""",
+            ),
+        ),
+        ("tests/worker/test_commit.py",),
+    ),
+    Mutant(
+        "CancelledError is swallowed",
+        "worker/protected.py",
+        (
+            (
+                """            return work.result()
+        raise
+""",
+                """            return work.result()
+        return None
+""",
+            ),
+        ),
+        ("tests/worker/test_protected.py", "tests/worker/test_cancellation.py"),
+    ),
+    Mutant(
+        "the statement is retried, not the transaction",
+        EXECUTE,
+        (
+            (
+                _HANDLE,
+                """            try:
+                answer = await self._handle(job, payload, delivery, session)
+            except Exception as error:
+                if diagnose(error).sqlstate is None:
+                    raise
+                answer = await self._handle(job, payload, delivery, session)
+""",
+            ),
+        ),
+        EXECUTE_TESTS,
+    ),
+    Mutant(
+        "23514 is retried",
+        "worker/retry.py",
+        (('"23514": Trouble.ALARM', '"23514": Trouble.CONFLICT'),),
+        ("tests/worker/test_retry.py", *EXECUTE_TESTS),
+    ),
+    Mutant(
+        "a failed session is used again",
+        EXECUTE,
+        (
+            (
+                "        async with self._sessions() as session:\n            if delivery.try",
+                _KEPT_USE,
+            ),
+            ("def _needs_row(", _KEPT + "def _needs_row("),
+        ),
+        EXECUTE_TESTS,
+    ),
+    Mutant(
+        "one statement with a.balance",
+        LEDGER_SQL,
+        (
+            (
+                _LOCKS,
+                """  FOR one IN
+    SELECT * FROM accounts WHERE id IN (p_from, p_to)
+  LOOP
+    IF one.id = p_from THEN payer := one; ELSE payee := one; END IF;
+  END LOOP;
+""",
+            ),
+            (
+                _UPDATES,
+                """\
+  WITH locked AS (
+    SELECT * FROM accounts WHERE id IN (p_from, p_to) ORDER BY id FOR NO KEY UPDATE
+  ), paid AS (
+    UPDATE accounts a SET balance = a.balance - p_amount, version = a.version + 1
+    FROM locked WHERE a.id = p_from AND locked.id = p_from RETURNING a.balance, a.version
+  ), got AS (
+    UPDATE accounts a SET balance = a.balance + p_amount, version = a.version + 1
+    FROM locked WHERE a.id = p_to AND locked.id = p_to RETURNING a.balance, a.version
+  )
+  SELECT paid.balance, paid.version - 1, got.balance, got.version - 1
+    INTO from_balance, payer.version, to_balance, payee.version FROM paid, got;
+""",
+            ),
+        ),
+        LEDGER_TESTS,
+    ),
+    Mutant(
+        "the outbox is deleted at dispatch",
+        "db/dispatch.py",
+        (
+            (
+                "UPDATE jobs SET rung_at = clock_timestamp() FROM unsent WHERE jobs.id = unsent.id",
+                "DELETE FROM jobs USING unsent WHERE jobs.id = unsent.id",
+            ),
+        ),
+        ("tests/worker/test_relay_flush.py",),
+    ),
+)

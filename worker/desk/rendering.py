@@ -1,0 +1,117 @@
+"""Jobs as a person or a program reads them."""
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+import orjson
+from rich.table import Table
+
+from db.inspection import REPLAYED, Line, Position, Whole
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+STYLES: Final = {"dead": "red", "queued": "cyan", "rejected": "yellow"}
+
+
+def as_json(value: object, *, indented: bool = False) -> str:
+    """Return JSON on one line, or as people like to read it."""
+    option = orjson.OPT_INDENT_2 if indented else 0
+    return orjson.dumps(value, default=str, option=option).decode()
+
+
+def list_as_json(lines: "Sequence[Line]") -> str:
+    """Return a job per line."""
+    return "\n".join(as_json(asdict(line)) for line in lines)
+
+
+def show_list(lines: "Sequence[Line]", console: "Console") -> None:
+    """Print a page of jobs."""
+    table = Table("id", "kind", "state", "tries", "accepted", "ended", "last error")
+    for line in lines:
+        error = " ".join(part for part in (line.error, line.sqlstate) if part)
+        table.add_row(
+            str(line.id),
+            line.kind,
+            line.state,
+            str(line.attempts),
+            _time(line.enqueued_at),
+            _time(line.finished_at),
+            error,
+            style=STYLES.get(line.state, ""),
+        )
+    console.print(table)
+
+
+def whole_as_dict(job: Whole, *, payload: bool) -> dict[str, Any]:
+    """Return a job for JSON, without what may be personal unless it is asked for."""
+    whole = asdict(job)
+    if not payload:
+        del whole["payload"], whole["result"]
+    return whole
+
+
+def show_whole(job: Whole, console: "Console", *, payload: bool) -> None:
+    """Print everything about one job."""
+    facts = Table(show_header=False, box=None)
+    for name, value in _facts(job, payload=payload):
+        facts.add_row(f"[bold]{name}[/]", value)
+    console.print(facts)
+    if job.errors:
+        console.print(_history(job))
+
+
+def _facts(job: Whole, *, payload: bool) -> list[tuple[str, str]]:
+    hidden = "not shown: it may be personal; --payload shows it"
+    return [
+        ("id", str(job.id)),
+        ("id in Redis", job.redis_id or str(job.id)),
+        ("kind", job.kind),
+        ("key", job.key or ""),
+        ("state", job.state),
+        ("attempts", str(job.attempts)),
+        ("accepted", _time(job.enqueued_at)),
+        ("runs at", _time(job.run_at)),
+        ("sent to Redis", _time(job.rung_at)),
+        ("ended", _time(job.finished_at)),
+        ("trace", job.traceparent or ""),
+        ("payload", orjson.dumps(job.payload).decode() if payload else hidden),
+        ("result", orjson.dumps(job.result).decode() if payload else hidden),
+    ]
+
+
+def _history(job: Whole) -> Table:
+    table = Table("at", "try", "error", "SQLSTATE", "message")
+    for entry in job.errors:
+        table.add_row(
+            str(entry.get("at")),
+            str(entry.get("try")),
+            str(entry.get("error")),
+            entry.get("sqlstate") or "",
+            str(entry.get("message")),
+            style="green" if entry.get("error") == REPLAYED else "",
+        )
+    return table
+
+
+def cursor_of(line: Line) -> str:
+    """Return what `--after` takes to go on behind a line."""
+    return f"{line.enqueued_at.isoformat()}_{line.id}"
+
+
+def read_cursor(cursor: str) -> Position:
+    """Return the position that a cursor names.
+
+    Raises:
+        ValueError: it is none.
+    """
+    at, _, job_id = cursor.partition("_")
+    return datetime.fromisoformat(at), UUID(job_id)
+
+
+def _time(at: datetime | None) -> str:
+    return "" if at is None else at.isoformat(sep=" ", timespec="milliseconds")
