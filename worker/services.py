@@ -33,7 +33,7 @@ def services(directory: Path = DIRECTORY) -> Iterator[Settings]:
 
 
 def _start_missing(directory: Path, exits: ExitStack) -> None:
-    """Start what no URL is given for, and say where it is, to children too."""
+    """Start what no URL is given for, and say where it and the reports are, to children too."""
     given = {**dotenv_values(ENV_FILE), **os.environ}
     if not given.get("DATABASE_URL"):
         postgres = exits.enter_context(PostgresServer(directory / "postgres"))
@@ -41,6 +41,8 @@ def _start_missing(directory: Path, exits: ExitStack) -> None:
     if not given.get("REDIS_URL"):
         valkey = exits.enter_context(ValkeyServer(directory / "valkey"))
         _announce("REDIS_URL", valkey.url, exits)
+    if not given.get("TELLER_REPORTS_URL"):
+        _announce("TELLER_REPORTS_URL", (directory / "reports").absolute().as_uri(), exits)
 
 
 def _announce(name: str, url: str, exits: ExitStack) -> None:

@@ -3,6 +3,7 @@
 import uuid
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -26,7 +27,7 @@ UNPROTECTED = [
 class Books:
     """Two accounts, and three transfers by completed jobs."""
 
-    sessions: object
+    sessions: Any
     payer: uuid.UUID
     payee: uuid.UUID
     transfers: list

@@ -3,6 +3,7 @@
 import uuid
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import text
 
@@ -22,7 +23,7 @@ class Till:
     """An executor that is given transfers, and everything it told."""
 
     executor: Executor
-    sessions: object
+    sessions: Any
     told: list
 
     async def run(self, delivery):

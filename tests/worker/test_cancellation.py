@@ -8,7 +8,7 @@ import pytest
 
 from tests.bank import balance_of, open_account
 from tests.worker.kit import again, till, transfer
-from worker.execute import Finished
+from worker.outcome import Finished
 
 CANCELS = 500
 SEED = 20260311

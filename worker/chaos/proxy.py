@@ -24,13 +24,16 @@ class CommitProxy:
         self.lost = 0
         """How many have."""
         self.commits = 0
+        self.port = 0
+        """Where it listens, once it does."""
         self._server: asyncio.Server | None = None
 
     async def start(self) -> int:
         """Listen on a free port of this machine, and return it."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _Near(self), "127.0.0.1", 0)
-        return int(self._server.sockets[0].getsockname()[1])
+        self.port = int(self._server.sockets[0].getsockname()[1])
+        return self.port
 
     def lose_replies(self, count: int) -> None:
         """Lose the replies to the next `count` COMMITs."""

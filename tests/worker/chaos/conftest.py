@@ -1,7 +1,6 @@
 """Servers that only the chaos tests use, since they hurt them."""
 
 import asyncio
-from types import SimpleNamespace
 
 import pytest
 
@@ -55,8 +54,8 @@ async def fleet(stack, tmp_path):
 
 
 @pytest.fixture
-def targets(stack, own_engine):
+def targets(stack, own_engine, tmp_path):
     """Everything but workers."""
-    nobody = SimpleNamespace()
+    nobody = Fleet(tmp_path, size=0, concurrency=1)
     proxy = CommitProxy("127.0.0.1", stack.postgres.port)
     return Targets(nobody, proxy, stack.redis_url, own_engine, stack.postgres, stack.valkey)

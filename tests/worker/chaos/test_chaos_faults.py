@@ -138,6 +138,7 @@ def test_no_worker_survives_kill_9_of_chaos_not_even_a_frozen_one(stack, tmp_pat
         env={**os.environ, **urls, "PYTHONPATH": str(ROOT)},
     )
     with chaos:
+        assert chaos.stdout
         workers = [int(pid) for pid in chaos.stdout.readline().split()]
         assert all(map(is_alive, workers))
 

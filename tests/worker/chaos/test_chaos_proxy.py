@@ -24,15 +24,16 @@ SEED = 20260418
 async def proxy(database_url):
     """A proxy before the database."""
     url = make_url(database_url)
-    made = CommitProxy(url.host, url.port)
-    made.url = url.set(port=await made.start()).render_as_string(hide_password=False)
+    made = CommitProxy(url.host or "", url.port or 0)
+    await made.start()
     yield made
     await made.stop()
 
 
 @pytest.fixture
-async def far_engine(proxy):
-    made = create_engine(proxy.url, pool_size=AT_ONCE, application_name="teller-tests")
+async def far_engine(proxy, database_url):
+    far = make_url(database_url).set(port=proxy.port).render_as_string(hide_password=False)
+    made = create_engine(far, pool_size=AT_ONCE, application_name="teller-tests")
     yield made
     await made.dispose()
 
