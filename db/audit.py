@@ -156,26 +156,38 @@ FOLLOWS = text("""
     FROM entries
 """)
 
+SET_LIMITS = text("""
+    SELECT set_config('statement_timeout', :limit, true),
+           set_config('transaction_timeout', :limit, true)
+""")
+
 BY_STATE = text("SELECT state, count(*) AS jobs FROM jobs GROUP BY state")
 
 
+class Audit:
+    """The audit as one session sees it; the session must have been opened as a snapshot."""
+
+    def __init__(self, session: "AsyncSession") -> None:
+        self._session = session
+
+    async def run(self) -> Report:
+        """Check every rule."""
+        session = self._session
+        await session.execute(SET_LIMITS, {"limit": AUDIT_TIMEOUT})
+        by_state = {row.state: row.jobs for row in await session.execute(BY_STATE)}
+        transfers = await session.scalar(text("SELECT count(*) FROM transfers"))
+        findings = [await _check(session, rule) for rule in RULES]
+        findings.append(await _check_order(session))
+        jobs = {"accepted": sum(by_state.values()), **by_state}
+        return Report(jobs, transfers or 0, findings)
+
+
 async def audit(session: "AsyncSession") -> Report:
-    """Check every rule in one snapshot. The session must be fresh; it is left in a transaction."""
+    """Open a snapshot and check every rule in it. The session must be fresh."""
     await session.connection(
         execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     )
-    await session.execute(
-        text(
-            "SELECT set_config('statement_timeout', :limit, true), "
-            "set_config('transaction_timeout', :limit, true)"
-        ),
-        {"limit": AUDIT_TIMEOUT},
-    )
-    by_state = {row.state: row.jobs for row in await session.execute(BY_STATE)}
-    transfers = await session.scalar(text("SELECT count(*) FROM transfers"))
-    findings = [await _check(session, rule) for rule in RULES]
-    findings.append(await _check_order(session))
-    return Report({"accepted": sum(by_state.values()), **by_state}, transfers or 0, findings)
+    return await Audit(session).run()
 
 
 async def _check(session: "AsyncSession", rule: Rule) -> Finding:

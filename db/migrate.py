@@ -29,7 +29,7 @@ SET_TIMEOUTS: Final = text("""
 
 
 class SchemaOutdatedError(Exception):
-    """The database's schema is not the one this code was written for."""
+    """The database's schema is older than this code."""
 
 
 async def migrate(engine: "AsyncEngine", kinds: "Mapping[str, dict[str, object]]") -> str:
@@ -48,15 +48,17 @@ async def migrate(engine: "AsyncEngine", kinds: "Mapping[str, dict[str, object]]
 
 
 async def require_current(engine: "AsyncEngine") -> None:
-    """Check that the schema is this code's.
+    """Check that the schema is this code's, or newer.
 
     Raises:
-        SchemaOutdatedError: it is older or unknown; the message says what to do.
+        SchemaOutdatedError: it is older, or there is none; the message says what to do.
     """
     async with engine.connect() as connection:
         found = await connection.run_sync(_revision)
     newest = newest_revision()
-    if found != newest:
+    # A newer schema is fine: a deploy migrates first, and migrations keep the last release's
+    # code working. Revisions are numbers, so they compare.
+    if found is None or found < newest:
         raise SchemaOutdatedError(
             f"the database is at schema {found or 'none'}, this code needs {newest}: "
             "run `python -m worker migrate`"

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from db.audit import Audit
 from db.ledger import Ledger
 from db.reports import Reports
 from db.retention import Retention
@@ -14,10 +15,11 @@ if TYPE_CHECKING:
 class Store:
     """What a handler may read and write. It never begins, commits or rolls back."""
 
-    __slots__ = ("ledger", "reports", "retention", "session", "users")
+    __slots__ = ("audit", "ledger", "reports", "retention", "session", "users")
 
     def __init__(self, session: "AsyncSession") -> None:
         self.session = session
+        self.audit = Audit(session)
         self.ledger = Ledger(session)
         self.retention = Retention(session)
         self.reports = Reports(session)

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, model_validator
 
-from . import Context, Payload, Rejected, Result, Snooze, job
+from . import Context, Cron, Payload, Rejected, Result, Schedule, Snooze, job
 from ._fields import Currency
 
 if TYPE_CHECKING:
@@ -107,7 +107,29 @@ class ReportBuilt(Result):
     wal_lsn: str
 
 
-@job(BuildReport, timeout=TIMEOUT, attempts_max=3, snapshot=True)
+def trial_balance_of_yesterday(fire_at: datetime) -> BuildReport:
+    """Return the nightly report: the books as they stood when the day ended."""
+    return BuildReport(
+        report="trial_balance", format="pdf", last_day=fire_at.date() - timedelta(days=1)
+    )
+
+
+@job(
+    BuildReport,
+    timeout=TIMEOUT,
+    attempts_max=3,
+    snapshot=True,
+    kept_for=timedelta(days=400),
+    schedules=[
+        Schedule(
+            "nightly_trial_balance",
+            Cron("5 0 * * *"),
+            trial_balance_of_yesterday,
+            missed="all",
+            window=timedelta(days=7),
+        )
+    ],
+)
 async def build_report(ctx: Context, wish: BuildReport) -> ReportBuilt | Rejected | Snooze:
     """Read, write and publish one report, or reject what cannot be reported.
 
@@ -158,7 +180,7 @@ async def _read(
         return await books.trial_balance(period.start, period.end, currency=wish.currency)
     if wish.report == "transfer_volume":
         midnights = midnights_of(wish, period)
-        if len(midnights) > VOLUME_DAYS_MAX:
+        if len(midnights) - 2 > VOLUME_DAYS_MAX:
             return Rejected("period_too_long", f"at most {VOLUME_DAYS_MAX} days, one line each")
         return await books.transfer_volume(midnights, currency=wish.currency)
     if wish.account is None:

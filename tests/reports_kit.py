@@ -127,7 +127,7 @@ async def _hold_clock(session):
     )
 
 
-async def post_at(session, at, payer, payee, amount, currency):  # noqa: PLR0917 - as the function
+async def post_at(session, at, payer, payee, amount, currency):
     await session.execute(
         text("SELECT set_config('test.now', :now, true)"), {"now": at.isoformat()}
     )

@@ -7,21 +7,24 @@ built when they are asked for, so that importing this module reads no environmen
 import os
 import socket
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from arq.connections import RedisSettings
 
 from db.engine import create_engine, create_sessions
-from db.migrate import migrate, require_current
+from db.migrate import SchemaOutdatedError, migrate, require_current
 from jobs import registry
 from worker import wire
 from worker.duties import Duties, Duty
+from worker.errors import StartupError
 from worker.events import Events, log_events
 from worker.fallback import Fallback
 from worker.functions import arq_functions
 from worker.health import Health
 from worker.logs import configure_logs, hide_arguments
 from worker.observed import ObservedExecutor
+from worker.outlast import outlast
 from worker.relay import Relay
 from worker.reports import Reports
 from worker.scheduler import Scheduler
@@ -44,7 +47,6 @@ DUTIES = "teller_duties"
 HEALTH = "teller_health"
 
 HEALTH_CHECK_INTERVAL_S = 5
-RESULT_POLL_S = 0.05
 
 
 class Options:
@@ -103,7 +105,7 @@ class Options:
         # First of all, so that a worker that waits for its servers is live, and says so.
         health = ctx[HEALTH] = Health(settings, sessions, events, kinds, ctx)
         health.start()
-        await require_current(engine)
+        await outlast(partial(self._check_schema, engine), events)
         ctx[EXECUTOR] = ObservedExecutor(
             *(sessions, events, Reports(settings.reports_url)),
             condition=health.condition,
@@ -120,6 +122,13 @@ class Options:
         ctx[DUTIES].start()
         health.ready()
         events.emit("worker.started", concurrency=settings.concurrency)
+
+    @staticmethod
+    async def _check_schema(engine: "AsyncEngine") -> None:
+        try:
+            await require_current(engine)
+        except SchemaOutdatedError as error:
+            raise StartupError(str(error)) from error
 
     async def _stop(self, ctx: dict[Any, Any]) -> None:
         # A start that failed half-way has less to let go of.

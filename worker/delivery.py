@@ -4,18 +4,15 @@ import re
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID, uuid5
 
 import orjson
 
 from db.record import Delivered
+from jobs._redis_door import job_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
-
-# A client's free-form id names the same job for ever, on every worker.
-JOB_ID_NAMESPACE: Final = UUID("7e11e200-0000-5000-8000-6a6f62696473")
 
 PAYLOAD_BYTES_MAX: Final = 65_536
 PAYLOAD_KEPT_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -41,14 +38,6 @@ class Delivery:
     """Whether it was claimed from the record, so that its row is the only lease there is."""
     fault: str | None = None
     """Why it cannot be run, whatever its kind; the payload is kept all the same."""
-
-
-def job_id_of(redis_id: str) -> UUID:
-    """Return the record's id for an id from Redis: itself if it is a UUID, else its uuid5."""
-    try:
-        return UUID(redis_id)
-    except ValueError:
-        return uuid5(JOB_ID_NAMESPACE, redis_id)
 
 
 def read_delivery(

@@ -31,6 +31,11 @@ CATALOGUE: Final = {
     "worker.started": EventSpec(
         logging.INFO, "The worker takes jobs from now on.", ("concurrency",), "teller_worker_slots"
     ),
+    "worker.waits_for_database": EventSpec(
+        logging.WARNING,
+        "The worker cannot start before PostgreSQL answers; it asks again.",
+        ("error", "sqlstate"),
+    ),
     "worker.stopped": EventSpec(logging.INFO, "The worker has let go of everything."),
     "job.finished": EventSpec(
         logging.INFO,

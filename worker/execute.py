@@ -20,8 +20,9 @@ from pydantic import BaseModel, ValidationError
 from db.record import Failure, FinalState, Record
 from db.store import Store
 from jobs import Cancel, Context, Rejected, Snooze
+from jobs._redis_door import job_id_of
 from worker import failures
-from worker.delivery import job_id_of, with_payload
+from worker.delivery import with_payload
 from worker.lanes import Lanes
 from worker.outcome import Finished, Later, Outcome, lost, settled
 from worker.protected import CommitWindow, run_protected
@@ -153,6 +154,8 @@ class Executor:
         self, job: "Job", payload: "Payload", delivery: "Delivery", session: "AsyncSession"
     ) -> object:
         if job.policy.snapshot:
+            # A snapshot begins with its transaction, and a redelivery has looked the row up.
+            await session.rollback()
             await session.connection(
                 execution_options={
                     "isolation_level": "REPEATABLE READ",

@@ -4,11 +4,12 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from itertools import count
-from typing import Final, TypeVar
-
-import structlog
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from worker.retry import REQUEUE_S, diagnose, full_jitter
+
+if TYPE_CHECKING:
+    from worker.events import Events
 
 T = TypeVar("T")
 
@@ -16,7 +17,7 @@ WAIT_BASE_S: Final = 0.2
 WAIT_MAX_S: Final = 5.0
 
 
-async def outlast(unit: Callable[[], Awaitable[T]]) -> T:
+async def outlast(unit: Callable[[], Awaitable[T]], events: "Events") -> T:
     """Do something that needs the database, once it is there, however long that takes.
 
     Only what a retry can help is waited for; an outdated schema or a wrong password is an error.
@@ -29,7 +30,7 @@ async def outlast(unit: Callable[[], Awaitable[T]]) -> T:
             if trouble.trouble not in REQUEUE_S:
                 raise
             wait_s = full_jitter(WAIT_BASE_S, WAIT_MAX_S, tries, random.random())  # noqa: S311 - jitter
-            structlog.get_logger().warning(
+            events.emit(
                 "worker.waits_for_database", error=type(error).__name__, sqlstate=trouble.sqlstate
             )
             await asyncio.sleep(wait_s)

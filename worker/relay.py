@@ -6,12 +6,16 @@ the epoch finds the second, and then everything is sent again. Sending is harmle
 any number of relays may run side by side.
 """
 
+import asyncio
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
+
+from redis.exceptions import RedisError
 
 from db.dispatch import BEGINNING, Dispatch, Unsent
 from jobs import registry
@@ -29,7 +33,18 @@ SWEEP_PAUSE_S: Final = 1.0
 AHEAD: Final = timedelta(minutes=1)
 GRACE: Final = timedelta(seconds=1)
 RESEND_AFTER: Final = timedelta(minutes=10)
-REBUILD_MARK_TTL_S: Final = 3_600
+RING_TIMEOUT_S: Final = 2.0
+"""The rows of a sweep are locked meanwhile: a Redis that is silent must not hold up their jobs."""
+REBUILD_MARK_S: Final = 10
+"""How long a rebuild holds without a page sent; then another relay takes over."""
+
+# The mark is one relay's: a second rebuild beside it would never let the first one be the last.
+_KEEP_MARK: Final = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  return redis.call('EXPIRE', KEYS[1], ARGV[2])
+end
+return 0
+"""
 
 # Only if nothing wiped Redis while the rebuild ran: otherwise what was sent first is gone.
 _SEAL_EPOCH: Final = """
@@ -81,7 +96,7 @@ class Relay:
         """Rebuild the queue if Redis is not the one it was, else sweep one batch."""
         run_id = str((await self._redis.info("server"))["run_id"])
         if await self._redis.get(self._epoch_key) != run_id.encode():
-            return Sent(await self._rebuild(run_id), rebuilt=True, pause_s=0.0)
+            return await self._rebuild(run_id)
         sent = await self._sweep()
         return Sent(sent, rebuilt=False, pause_s=0.0 if sent == BATCH_MAX else SWEEP_PAUSE_S)
 
@@ -91,24 +106,49 @@ class Relay:
                 BATCH_MAX, ahead=AHEAD, grace=GRACE, resend_after=RESEND_AFTER
             )
             # Sent before it is marked: a crash in between sends twice, which is harmless.
-            await ring(self._redis, deliveries_of(unsent), self._queue_name)
+            async with asyncio.timeout(RING_TIMEOUT_S):
+                await ring(self._redis, deliveries_of(unsent), self._queue_name)
             await session.commit()
             return len(unsent)
 
-    async def _rebuild(self, run_id: str) -> int:
-        """Send every queued job again, in order of time, then mark this Redis as complete."""
+    async def _rebuild(self, run_id: str) -> Sent:
+        """Send every queued job again, in order of time, then mark this Redis as complete.
+
+        One relay does it; the others wait for the mark's end, or for that of the relay.
+        """
         token = secrets.token_hex(8)
-        await self._redis.set(self._rebuild_key, token, ex=REBUILD_MARK_TTL_S)
+        if not await self._redis.set(self._rebuild_key, token, nx=True, ex=REBUILD_MARK_S):
+            return Sent(0, rebuilt=False, pause_s=SWEEP_PAUSE_S)
+        try:
+            sent = await self._send_everything(token)
+            await self._script(_SEAL_EPOCH, [self._epoch_key, self._rebuild_key], token, run_id)
+        except Exception:
+            await self._let_go(token)
+            raise
+        return Sent(sent, rebuilt=True, pause_s=0.0)
+
+    async def _send_everything(self, token: str) -> int:
         sent = 0
         position = BEGINNING
         while page := await self._page(position):
             await ring(self._redis, deliveries_of(page), self._queue_name)
             sent += len(page)
             position = (page[-1].run_at, page[-1].id)
-        await self._redis.execute_command(  # type: ignore[no-untyped-call]
-            "EVAL", _SEAL_EPOCH, 2, self._epoch_key, self._rebuild_key, token, run_id
-        )
+            if not await self._script(_KEEP_MARK, [self._rebuild_key], token, REBUILD_MARK_S):
+                break  # wiped meanwhile: the next round begins anew
         return sent
+
+    async def _let_go(self, token: str) -> None:
+        """Let the next round begin anew at once; where Redis is away the mark ends by itself."""
+        with suppress(RedisError, OSError):
+            async with asyncio.timeout(RING_TIMEOUT_S):
+                await self._script(_KEEP_MARK, [self._rebuild_key], token, 0)
+
+    async def _script(self, text: str, keys: list[str], *arguments: str | int) -> int:
+        done = await self._redis.execute_command(  # type: ignore[no-untyped-call]
+            "EVAL", text, len(keys), *keys, *arguments
+        )
+        return int(done)
 
     async def _page(self, after: tuple[datetime, UUID]) -> Sequence[Unsent]:
         async with self._sessions() as session:

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfoNotFoundError
 from cronsim import CronSim, CronSimError
 
 from jobs import Cron, Every
+from worker.errors import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,7 +30,7 @@ CLOCK_CHANGE_MAX: Final = timedelta(hours=25)
 """No zone has ever moved its clocks further at once: across the date line."""
 
 
-class ScheduleError(Exception):
+class ScheduleError(StartupError):
     """A schedule that cannot be: the message names it and says why."""
 
 

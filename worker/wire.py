@@ -51,6 +51,7 @@ def _is_job(job: object) -> bool:
     return (
         isinstance(job, dict)
         and isinstance(job.get("f"), str)
+        and "\x00" not in job["f"]  # a kind that no column can hold
         and isinstance(job.get("a"), list)
         and isinstance(job.get("k"), dict)
         and isinstance(job.get("et"), int)

@@ -267,7 +267,7 @@ def test_both_read_a_payload_alike(connection, payload):
     schema = payload.model_json_schema()
 
     @settings(
-        max_examples=1_500,
+        max_examples=600,
         deadline=None,
         derandomize=True,
         database=None,
@@ -311,7 +311,7 @@ def test_every_field_is_read_alike_when_only_it_differs(connection, name):
     schema = Everything.model_json_schema()
     assert verdicts(connection, Everything, VALID) == (None, None)
 
-    @settings(max_examples=300, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=200, deadline=None, derandomize=True, database=None)
     @given(near(schema["properties"][name], schema))
     def check(value):
         fault, error = verdicts(connection, Everything, {**VALID, name: value})

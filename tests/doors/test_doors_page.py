@@ -78,7 +78,7 @@ async def execute(code, names):
         await made
 
 
-async def test_the_python_snippet_moves_money(  # noqa: PLR0917 - fixtures
+async def test_the_python_snippet_moves_money(
     environment, teller_jobs, sessions, redis, redis_url, database_url, capsys
 ):
     async with sessions() as session, session.begin():

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import uuid
 
 import psycopg
@@ -14,14 +13,14 @@ from sqlalchemy import text
 
 from db.engine import create_engine, create_sessions
 from jobs import Client, ClientError, Request, parse_payload
+from jobs._redis_door import job_id_of
 from tests.working import working
 from worker.bulk.keys import Keys
 from worker.bulk.lines import Asked, Bad, Line, parse_line
-from worker.delivery import job_id_of
 from worker.wire import MALFORMED, JobReader
 
 FUZZ = settings(
-    max_examples=2_500,
+    max_examples=2_500,  # of four doors: 10,000 in all
     deadline=None,
     derandomize=True,
     database=None,
@@ -155,14 +154,6 @@ BODIES = st.one_of(
 )
 
 
-def bodies_without_bug():
-    return BODIES.filter(lambda body: not re.search(NUL_KIND, body))
-
-
-NUL_KIND = rb'"f": "[^"]*\\u0000'
-
-
-@pytest.mark.xfail(strict=True, reason="worker/wire.py: recorded never, and sent again for ever")
 def test_a_kind_that_the_record_cannot_hold_is_kept_as_malformed():
     job = JobReader(frozenset())(b'{"t":null,"f":"\\u0000","a":[],"k":{},"et":1}')
 
@@ -176,7 +167,7 @@ async def test_whatever_arrives_by_redis_ends_in_the_record(
     bodies = []
 
     @settings(FUZZ, max_examples=1_000)
-    @given(bodies_without_bug())
+    @given(BODIES)
     def collect(body):
         bodies.append(body)
 

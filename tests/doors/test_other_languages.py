@@ -53,7 +53,7 @@ def transfer():
 
 
 @pytest.fixture
-async def client(redis, sessions, database_url, redis_url, tmp_path, monkeypatch):  # noqa: PLR0917
+async def client(redis, sessions, database_url, redis_url, tmp_path, monkeypatch):
     """Ours, to see what became of the jobs of others; a worker runs meanwhile."""
     monkeypatch.setenv("TELLER_REPORTS_URL", tmp_path.as_uri())
     async with sessions() as session, session.begin():

@@ -17,7 +17,7 @@ APP = Path(__file__).parents[2] / "examples" / "shop" / "app.py"
 
 
 @pytest.fixture
-async def shop(teller_jobs, database_url, redis_url, redis, sessions, monkeypatch):  # noqa: PLR0917
+async def shop(teller_jobs, database_url, redis_url, redis, sessions, monkeypatch):
     """The shop's own app, with the wheel of ours that its README has people install."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("REDIS_URL", redis_url)

@@ -30,7 +30,7 @@ from jobs._redis_door import JOB_ID_NAMESPACE
 from jobs.create_user import CreateUser, UserCreated
 from jobs.transfer_funds import TransferFunds
 from tests.working import working
-from worker import delivery, wire
+from worker import wire
 
 HOUR = timedelta(hours=1)
 
@@ -243,10 +243,6 @@ async def test_an_arq_client_reads_what_ours_wrote(redis_only, redis_url):
     assert (queued.job_id, queued.function) == (job.redis_id, "transfer_funds")
     assert list(queued.args) == [a_transfer().to_wire()]
     assert (queued.score or 0) > (time.time() + 3_500) * 1000
-
-
-def test_client_and_worker_map_redis_ids_alike():
-    assert delivery.JOB_ID_NAMESPACE == JOB_ID_NAMESPACE
 
 
 # Following a job

@@ -125,24 +125,28 @@ async def test_a_waiter_that_gives_up_does_not_disturb_the_others(client, redis,
     assert await waiting == Rejected("no")
 
 
-async def test_a_command_cut_short_leaves_no_answer_for_the_next(client, redis, monkeypatch):
+async def test_a_command_cut_short_leaves_no_answer_for_the_next(
+    client, redis, reminded, monkeypatch
+):
+    patient, hasty = await enqueue(client, 2)
+    (waiting,) = await wait_for([patient], reminded)
     sent = asyncio.Event()
+    command = _wakeup._command
 
     async def send_only(connection, *words):
-        await connection.send_command(*words)
-        if words[0] == "GET":
+        if words[-1].endswith(hasty.redis_id):
+            await connection.send_command(*words)
             sent.set()
             await asyncio.Event().wait()
-        return await connection.read_response()
+        return await command(connection, *words)
 
     monkeypatch.setattr(_wakeup, "_command", send_only)
-    (job,) = await enqueue(client)
-    waiting = asyncio.create_task(job.result(timeout=30))
+    giving_up = asyncio.create_task(hasty.result(timeout=30))
     await asyncio.wait_for(sent.wait(), 10)
     reader = client._wakeups._reader
-    waiting.cancel()
-    await asyncio.wait({waiting})
+    giving_up.cancel()
+    await asyncio.wait({giving_up})
+    await redis.set(f"arq:result:{patient.redis_id}", REJECTED)
 
-    assert reader is not None
     assert not reader.is_connected
-    assert client._wakeups._reader is None
+    assert await waiting == Rejected("no")

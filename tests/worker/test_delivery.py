@@ -6,7 +6,8 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.delivery import PAYLOAD_BYTES_MAX, job_id_of, read_delivery
+from jobs._redis_door import job_id_of
+from worker.delivery import PAYLOAD_BYTES_MAX, read_delivery
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),

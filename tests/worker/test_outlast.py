@@ -3,6 +3,7 @@
 import pytest
 
 from worker import outlast as module
+from worker.events import Events
 from worker.outlast import outlast
 
 
@@ -12,7 +13,7 @@ def impatient(monkeypatch):
 
 
 async def test_a_database_that_is_away_is_waited_for():
-    tries = []
+    tries, told = [], []
 
     async def connect():
         tries.append(1)
@@ -20,8 +21,9 @@ async def test_a_database_that_is_away_is_waited_for():
             raise TimeoutError
         return "there"
 
-    assert await outlast(connect) == "there"
+    assert await outlast(connect, Events(lambda name, _fields: told.append(name))) == "there"
     assert len(tries) == 4
+    assert told == ["worker.waits_for_database"] * 3
 
 
 async def test_an_error_of_another_kind_is_not():
@@ -29,4 +31,4 @@ async def test_an_error_of_another_kind_is_not():
         raise RuntimeError("run migrate")
 
     with pytest.raises(RuntimeError, match="run migrate"):
-        await outlast(be_outdated)
+        await outlast(be_outdated, Events())

@@ -15,10 +15,10 @@ from arq.worker import Worker, get_kwargs
 from sqlalchemy import text
 
 from db.store import Store
+from jobs._redis_door import job_id_of
 from tests.bank import balance_of, broken_rules, open_account
 from worker import wire
 from worker.app import Options
-from worker.delivery import job_id_of
 from worker.settings import Settings
 
 PROJECT = Path(__file__).parents[2]

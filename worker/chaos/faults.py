@@ -75,6 +75,19 @@ async def stop_redis(targets: Targets, fault: Fault) -> None:
         await asyncio.to_thread(valkey.start)
 
 
+async def freeze_redis(targets: Targets, fault: Fault) -> None:
+    """Let Redis fall silent for a while: connections stay open, nothing answers."""
+    valkey = targets.valkey
+    if valkey is None:
+        raise ValueError("freeze-redis needs a Redis of our own")
+    async with targets.redis_turn:
+        valkey.pause()
+        try:
+            await asyncio.sleep(fault.hold_s)
+        finally:
+            valkey.resume()
+
+
 async def kill_backends(targets: Targets, _fault: Fault) -> None:
     """Terminate every connection that the workers have, whatever it is doing."""
 
@@ -105,6 +118,7 @@ INJECTIONS: Final[dict[Kind, Callable[[Targets, Fault], Awaitable[None]]]] = {
     Kind.KILL_WORKER: kill_worker,
     Kind.FLUSH_REDIS: flush_redis,
     Kind.STOP_REDIS: stop_redis,
+    Kind.FREEZE_REDIS: freeze_redis,
     Kind.KILL_BACKENDS: kill_backends,
     Kind.RESTART_POSTGRES: restart_postgres,
     Kind.FREEZE_WORKER: freeze_worker,

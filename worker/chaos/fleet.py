@@ -21,6 +21,7 @@ from worker.embedded.log import ServerLog
 LOOK_EVERY_S: Final = 0.2
 AWAKE_MIN: Final = 2
 """Before one is frozen: that one, and another."""
+START_MAX_S: Final = 60.0
 RESTART_WAIT_S: Final = 0.5
 """As an orchestrator would, and so that a worker that cannot start does not start all the time."""
 SOURCE: Final = Path(__file__).parents[2]
@@ -31,9 +32,15 @@ class Member:
     """One worker process."""
 
     process: Guarded
+    log: Path
     frozen: bool = False
     killed: bool = False
     """Whether its end was ours."""
+
+    @property
+    def has_started(self) -> bool:
+        """Whether it has said so; before that a SIGTERM simply ends it, as it ends any program."""
+        return b"worker.started" in self.log.read_bytes()
 
 
 @dataclass
@@ -80,6 +87,16 @@ class Fleet:
                 processes.thaw(member.process.pid)
             member.frozen = False
 
+    async def ready(self) -> None:
+        """Wait until every worker has started.
+
+        Raises:
+            TimeoutError: one does not.
+        """
+        async with asyncio.timeout(START_MAX_S):
+            while sum(one.has_started for one in self.members) < self.size:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(LOOK_EVERY_S)
+
     async def stop(self) -> None:
         """Drain every worker, as a deploy does, and note how it ended."""
         self._stopping = True
@@ -115,7 +132,7 @@ class Fleet:
         options = ["--concurrency", str(self.concurrency)]
         command = [sys.executable, "-m", "worker", "run", *options]
         process = await asyncio.to_thread(Guarded, command, signal.SIGTERM, log)
-        self.members.append(Member(process))
+        self.members.append(Member(process, log.path))
 
 
 def _pick(members: list[Member], victim: float) -> Member | None:

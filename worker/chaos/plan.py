@@ -13,13 +13,14 @@ class Kind(StrEnum):
     KILL_WORKER = "kill-worker"
     FLUSH_REDIS = "flush-redis"
     STOP_REDIS = "stop-redis"
+    FREEZE_REDIS = "freeze-redis"
     KILL_BACKENDS = "kill-backends"
     RESTART_POSTGRES = "restart-postgres"
     FREEZE_WORKER = "freeze-worker"
     LOST_COMMIT = "lost-commit"
 
 
-NEED_OUR_SERVERS: Final = frozenset({Kind.STOP_REDIS, Kind.RESTART_POSTGRES})
+NEED_OUR_SERVERS: Final = frozenset({Kind.STOP_REDIS, Kind.FREEZE_REDIS, Kind.RESTART_POSTGRES})
 """Faults of a server's process: impossible on servers that are only known by their URLs."""
 
 # How often each kind comes, the cheap ones more often than those that stop everything.
@@ -27,6 +28,7 @@ WEIGHTS: Final = {
     Kind.KILL_WORKER: 4,
     Kind.FLUSH_REDIS: 4,
     Kind.STOP_REDIS: 2,
+    Kind.FREEZE_REDIS: 1,
     Kind.KILL_BACKENDS: 6,
     Kind.RESTART_POSTGRES: 2,
     Kind.FREEZE_WORKER: 2,
@@ -36,6 +38,7 @@ WEIGHTS: Final = {
 # A frozen worker must wake up after its lease of 8 s has lapsed, else nothing was proved.
 HOLD_S: Final = {
     Kind.STOP_REDIS: (0.5, 3.0),
+    Kind.FREEZE_REDIS: (1.0, 5.0),
     Kind.RESTART_POSTGRES: (0.0, 1.0),
     Kind.FREEZE_WORKER: (8.5, 11.0),
 }

@@ -109,6 +109,7 @@ async def run(place: "Site", wishes: Wishes, console: "Console") -> Summary:
         leaked = await _leaked_keys(storm)
         idle = await _idle(storm)
         fleet = storm.targets.fleet
+        await fleet.ready()
         await fleet.stop()
         wrong = await _wrong_balances(storm, accounts, orders)
         missing = await _missing(storm, orders)
@@ -154,6 +155,7 @@ async def _storm(place: "Site", wishes: Wishes, console: "Console") -> AsyncIter
                 REDIS_URL=place.redis_url,
                 TELLER_REPORTS_URL=(place.directory / "reports").as_uri(),
                 TELLER_LOG_LEVEL="INFO",
+                TELLER_HEALTH_PORT="0",  # several workers, and perhaps others on this machine
             )
         )
         fleet = Fleet(place.directory, wishes.processes, wishes.concurrency)

@@ -16,8 +16,8 @@ from sqlalchemy.exc import DBAPIError
 
 from db.engine import create_sessions
 from db.inspection import PAGE_MAX, Filter, Position, Whole, count_jobs, find_job, list_jobs
+from jobs._redis_door import job_id_of
 from worker.app import database
-from worker.delivery import job_id_of
 from worker.desk.cancelling import Canceller
 from worker.desk.rehearsal import Rehearsed, rehearse
 from worker.desk.rendering import (

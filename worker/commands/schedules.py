@@ -72,7 +72,8 @@ def _timetable(declared: list[tuple[Job, Schedule]], summaries: dict[str, Summar
 
 
 def _past_runs(made: dict[str, list[Made]]) -> Table:
-    table = Table("past runs (UTC)", "schedule", "made after", "state", "job")
+    table = Table("past runs (UTC)", "schedule", "made after", "state")
+    table.add_column("job", overflow="fold")  # an id that is cut short is of no use
     runs = sorted((one for runs in made.values() for one in runs), key=lambda one: one.fire_at)
     for one in runs:
         late_s = (one.made_at - one.fire_at).total_seconds()

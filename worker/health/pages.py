@@ -97,7 +97,7 @@ class Pages:
     def _verdict(self) -> str:
         """Return the service's state in a word."""
         count, age_s = self.census.last, self.census.age_s()
-        if count is None or age_s is None or age_s > COUNT_FRESH_S:
+        if not self.condition.postgres_up or count is None or (age_s or 0.0) > COUNT_FRESH_S:
             return "unknown"
         working = [worker for worker in count.fleet if worker.works]
         if not working:

@@ -4,7 +4,7 @@ Written row by row in constant memory. A sheet holds a million rows, so long rep
 further sheets. Texts are always texts here: a name that looks like a formula stays a name.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from xlsxwriter.workbook import Workbook
     from xlsxwriter.worksheet import Worksheet
 
-    from worker.reports.document import Column, Document, Section
+    from worker.reports.document import Column, Document, Kind, Section
 
 ROWS_MAX: Final = 1_048_576
 """Of one sheet, by the format's own limit; the heading is one of them."""
@@ -74,15 +74,25 @@ class _Sheets:
     _sheet: "Worksheet | None" = None
     _row: int = 0
     _number: int = 0
+    _looks: "dict[tuple[int, bool], list[tuple[Kind, Format]]]" = field(default_factory=dict)
 
     def add(self, section: "Section", cells: "Sequence[str]", *, strong: bool = False) -> None:
         """Write one row, in a new sheet where this one is full."""
         if self._sheet is None or self._row == ROWS_MAX:
             self._open_sheet()
-        for index, (column, text) in enumerate(zip(self.document.columns, cells, strict=True)):
-            style = self.styles.cell(column.kind, section.digits, strong=strong)
-            write_value(self._sheet, (self._row, index), column.kind, text, style)
+        looks = self._looks_of(section.digits, strong=strong)
+        for index, (look, text) in enumerate(zip(looks, cells, strict=True)):
+            write_value(self._sheet, (self._row, index), look[0], text, look[1])
         self._row += 1
+
+    def _looks_of(self, digits: int, *, strong: bool) -> "list[tuple[Kind, Format]]":
+        """Return each column's kind and format, found once: there are millions of cells."""
+        if (digits, strong) not in self._looks:
+            self._looks[digits, strong] = [
+                (column.kind, self.styles.cell(column.kind, digits, strong=strong))
+                for column in self.document.columns
+            ]
+        return self._looks[digits, strong]
 
     def finish(self) -> None:
         """Close the last sheet; a report without a line still has its heading."""

@@ -7,10 +7,10 @@ if TYPE_CHECKING:
 
     from worker.reports.document import Format
 
-# A PDF is laid out as a whole: 5,000 lines are 110 pages, a second, and 400 MB for a moment.
-PDF_LINES_MAX: Final = 5_000
-# 60 s per million lines of one process's time; the job has ten minutes.
-XLSX_LINES_MAX: Final = 4_000_000
+# A PDF is laid out as a whole: 3,000 lines are 60 pages and 370 MB for a few seconds.
+PDF_LINES_MAX: Final = 3_000
+# Two sheets. 50 s of a CPU per million lines; the job has ten minutes, on a machine that is busy.
+XLSX_LINES_MAX: Final = 2_000_000
 
 LINES_MAX: "Final[Mapping[Format, int]]" = {"pdf": PDF_LINES_MAX, "xlsx": XLSX_LINES_MAX}
 

@@ -45,6 +45,7 @@ async def fleet(stack, tmp_path):
         "DATABASE_URL": stack.database_url,
         "REDIS_URL": stack.redis_url,
         "TELLER_REPORTS_URL": (tmp_path / "reports").as_uri(),
+        "TELLER_HEALTH_PORT": "0",
     }
     made = Fleet(tmp_path, size=2, concurrency=8)
     with environment(**variables):

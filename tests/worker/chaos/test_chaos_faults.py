@@ -1,5 +1,6 @@
 """Each fault does what its name says, and ends."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
@@ -50,6 +52,17 @@ async def test_a_redis_that_was_stopped_comes_back_as_another(targets, gentle):
 
     assert targets.valkey.running
     assert targets.valkey.pid != before
+
+
+async def test_a_redis_that_was_frozen_answers_again(targets):
+    async with Redis.from_url(targets.redis_url, socket_timeout=0.2) as redis:
+        freezing = asyncio.ensure_future(inject(targets, fault(Kind.FREEZE_REDIS, hold_s=1.0)))
+        await asyncio.sleep(0.2)
+        with pytest.raises(RedisTimeoutError):
+            await redis.ping()
+
+        await freezing
+        assert await redis.ping()
 
 
 @pytest.mark.parametrize("gentle", [True, False])
@@ -100,10 +113,7 @@ async def test_a_worker_that_is_killed_is_replaced(fleet):
 
 
 async def test_workers_drain_and_say_so_by_their_exit_codes(fleet):
-    async def all_started():
-        return all(b"worker.started" in log.read_bytes() for log in fleet.logs())
-
-    await eventually(all_started)
+    await fleet.ready()
     await fleet.stop()
 
     assert fleet.exit_codes == [0, 0]

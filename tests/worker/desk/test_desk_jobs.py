@@ -14,9 +14,9 @@ from db.engine import create_engine, create_sessions
 from db.inspection import REPLAYED, find_job
 from db.intervention import replay_these
 from db.record import ERRORS_KEPT_MAX, Delivered, Failure, Record
+from jobs._redis_door import job_id_of
 from tests.bank import balance_of, open_account
 from worker.commands import jobs as command
-from worker.delivery import job_id_of
 
 NOW = datetime.now(UTC)
 

@@ -50,10 +50,21 @@ async def test_sigterm_lets_jobs_finish_within_the_wait(redis, processes):
     process = processes(WAIT_S="60")
     await runs(redis, 1)
     process.send(signal.SIGTERM)
-    late = await redis.enqueue_job("hold", _job_id="late")
     await redis.set(OPEN, 1)
     assert await process.exit_code() == 0
     assert await job.result(timeout=30, poll_delay=0.02) == process.pid
+
+
+async def test_a_worker_that_drains_takes_nothing_new(redis, fleet):
+    gate = Gate()
+    running = await redis.enqueue_job("gate", 1)
+    worker = fleet.start(gate.function, job_completion_wait=60, poll_delay=0.01)
+    await gate.wait_started()
+    worker.handle_sig_wait_for_completion(signal.SIGTERM)
+    late = await redis.enqueue_job("gate", 2)
+    gate.open.set()
+    assert await running.result(timeout=30, poll_delay=0.02) == [1]
+    await within_deadline(fleet.mains[0])
     assert await late.status() == "queued"
 
 

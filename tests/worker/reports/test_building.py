@@ -34,7 +34,6 @@ DEADLINE_S = 30
 
 # The executor looks a redelivery up before it asks for its snapshot, and SQLAlchemy then warns that
 # it is too late to ask; `take_snapshot` begins anew all the same.
-redelivered = pytest.mark.filterwarnings("ignore:Connection is already established")
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +87,6 @@ async def test_every_report_comes_in_every_format(books, desk, report, format_):
     assert desk.reports.running == {}
 
 
-@redelivered
 @pytest.mark.parametrize("report", REPORTS)
 @pytest.mark.parametrize("format_", FORMATS)
 async def test_a_run_after_a_crash_makes_the_same_bytes(books, sessions, tmp_path, report, format_):
@@ -107,7 +105,6 @@ async def test_a_run_after_a_crash_makes_the_same_bytes(books, sessions, tmp_pat
     assert second.read_bytes() == first.read_bytes()
 
 
-@redelivered
 async def test_a_second_delivery_reads_in_one_snapshot_too(books, desk):
     delivery = desk.delivery(**wish(books, "trial_balance"), try_number=2)
     outcome = await desk.executor.run(registry()["build_report"], delivery)
@@ -171,7 +168,6 @@ def _beancount(rows, lines):
         yield f"2026-11-03 balance {name} {closing} {line['currency']}"
 
 
-@redelivered
 async def test_a_report_waits_while_a_transfer_may_still_belong_to_it(books, sessions, desk):
     account = books.accounts["EUR"]["donald"]
     async with sessions() as slow:
@@ -344,7 +340,6 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-@redelivered
 @pytest.mark.parametrize("stage", ["reading", "writing"])
 async def test_a_worker_killed_in_the_middle_leaves_no_torn_file(books, desk, database_url, stage):
     job_id = uuid.uuid4()

@@ -199,7 +199,7 @@ def test_a_format_refuses_what_it_cannot_serve_and_says_what_can():
     assert refusal(10**9, "csv") is None
     message = refusal(PDF_LINES_MAX + 1, "pdf")
     assert message is not None
-    assert "5,001 lines, a pdf at most 5,000" in message
+    assert "3,001 lines, a pdf at most 3,000" in message
     assert "csv" in message
 
 
