@@ -25,6 +25,7 @@ from worker.health import Health
 from worker.logs import configure_logs, hide_arguments
 from worker.observed import ObservedExecutor
 from worker.outlast import outlast
+from worker.progress import ProgressBoard
 from worker.relay import Relay
 from worker.reports import Reports
 from worker.scheduler import Scheduler
@@ -106,8 +107,10 @@ class Options:
         health = ctx[HEALTH] = Health(settings, sessions, events, kinds, ctx)
         health.start()
         await outlast(partial(self._check_schema, engine), events)
+        reports = Reports(settings.reports_url)
+        reports.watch(ProgressBoard(ctx["redis"]).note)
         ctx[EXECUTOR] = ObservedExecutor(
-            *(sessions, events, Reports(settings.reports_url)),
+            *(sessions, events, reports),
             condition=health.condition,
             tracing=create_tracing(sessions, events),
         )

@@ -168,7 +168,7 @@ async def _deliver_again(stage: Stage) -> None:
 
 
 def _reports(run: str, wallet: Wallet) -> list[Request]:
-    forms = ("csv", "json")
+    forms = ("csv", "json", "pdf")
     wishes = [
         BuildReport.from_wire(
             {"report": "account_statement", "format": form, "account": str(wallet.account)}
