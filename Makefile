@@ -33,13 +33,13 @@ bench: $(STAMP) ## measure throughput and latency on this machine
 	@$(PY) -m tests.bench $(ARGS)
 
 ##@ Check it
-.PHONY: test check check-rest format lint types imports lock-check image-check
+.PHONY: test check check-rest format lint types imports lock-check generated image-check
 test: $(STAMP) ## run the tests
 	@$(PY) -m pytest $(ARGS)
 
 check: check-rest test ## everything a change must pass
 
-check-rest: format lint types imports lock-check ## everything but the tests
+check-rest: format lint types imports lock-check generated ## everything but the tests
 
 format: $(STAMP) ## is the code formatted?
 	@$(PY) -m ruff format --check .
@@ -52,6 +52,10 @@ types: $(STAMP) ## mypy, strict
 
 imports: $(STAMP) ## do the packages know only whom they may?
 	@$(VENV)/bin/lint-imports
+
+generated: $(STAMP) ## are the contract and the lists of events and metrics fresh?
+	@$(PY) -m worker contract --check
+	@$(PY) -m worker events --check
 
 lock-check: $(STAMP) ## do the locks still fit pyproject.toml?
 	@scratch=$$(mktemp -d) || exit 1; trap 'rm -rf "$$scratch"' EXIT; \

@@ -15,7 +15,7 @@ from db.engine import create_sessions
 from worker.app import database
 from worker.settings import load_settings
 
-app = typer.Typer(help=__doc__)
+app = typer.Typer(add_completion=False, help=__doc__)
 
 DIFFERENCE_FOUND = 1
 

@@ -15,7 +15,7 @@ from worker.chaos.sites import Site, refuse_production, site
 from worker.errors import StartupError
 from worker.supervisor import PROCESSES_MAX
 
-app = typer.Typer(help=__doc__)
+app = typer.Typer(add_completion=False, help=__doc__)
 
 WRONG: Final = 1
 JOBS_PER_FAULT: Final = 150

@@ -11,7 +11,10 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-app = typer.Typer(help="Ask the worker on this machine how it is; the exit code says so too.")
+app = typer.Typer(
+    add_completion=False,
+    help="Ask the worker on this machine how it is; the exit code says so too.",
+)
 
 PORT_DEFAULT: Final = "8089"
 ANSWER_MAX_S: Final = 3.0

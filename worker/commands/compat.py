@@ -17,7 +17,7 @@ from worker.contract import contract_of
 from worker.errors import TellerError
 from worker.settings import load_settings
 
-app = typer.Typer(help=__doc__)
+app = typer.Typer(add_completion=False, help=__doc__)
 
 BREAKS: Final = 1
 FAULTS_SHOWN_MAX: Final = 20

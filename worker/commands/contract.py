@@ -7,7 +7,7 @@ import typer
 from jobs import registry
 from worker.contract import ROOT, files_of
 
-app = typer.Typer(help=__doc__)
+app = typer.Typer(add_completion=False, help=__doc__)
 
 STALE = 1
 

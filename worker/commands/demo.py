@@ -9,7 +9,7 @@ from worker.demo import play, show
 from worker.demo.play import StandstillError
 from worker.services import services
 
-app = typer.Typer(help=__doc__)
+app = typer.Typer(add_completion=False, help=__doc__)
 
 WRONG = 1
 

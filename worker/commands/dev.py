@@ -12,7 +12,7 @@ from worker.services import services
 from worker.settings import Settings
 from worker.supervisor import PROCESSES_MAX, Supervisor
 
-app = typer.Typer(help=__doc__)
+app = typer.Typer(add_completion=False, help=__doc__)
 
 Processes = Annotated[int, typer.Option(min=1, max=PROCESSES_MAX, help="Worker processes.")]
 

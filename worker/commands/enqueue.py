@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from jobs import Payload
 
-app = typer.Typer(help=__doc__)
+app = typer.Typer(add_completion=False, help=__doc__)
 
 NOT_DONE: Final = 1
 STDIN: Final = "-"

@@ -7,7 +7,7 @@ import typer
 
 from worker.handbook import events_page, metrics_page
 
-app = typer.Typer(help=__doc__)
+app = typer.Typer(add_completion=False, help=__doc__)
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 

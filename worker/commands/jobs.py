@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from worker.settings import Settings
 
-app = typer.Typer(help=__doc__, no_args_is_help=True)
+app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
 
 NOT_DONE: Final = 1
 PAGE: Final = 50

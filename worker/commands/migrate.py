@@ -7,7 +7,7 @@ import typer
 from worker.app import database, migrate_database
 from worker.settings import load_settings
 
-app = typer.Typer(help=__doc__)
+app = typer.Typer(add_completion=False, help=__doc__)
 
 
 @app.command()

@@ -29,7 +29,7 @@ from worker.settings import load_settings
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-app = typer.Typer(help=__doc__)
+app = typer.Typer(add_completion=False, help=__doc__)
 
 KIND: Final = "build_report"
 NOT_BUILT: Final = 1

@@ -12,7 +12,7 @@ from worker.health.gateway import gateway
 from worker.settings import load_settings
 from worker.supervisor import PROCESSES_MAX, Supervisor, stop_with_supervisor
 
-app = typer.Typer(help=__doc__)
+app = typer.Typer(add_completion=False, help=__doc__)
 
 Processes = Annotated[
     int, typer.Option(min=1, max=PROCESSES_MAX, help="Worker processes, restarted when they crash.")

@@ -16,7 +16,7 @@ from worker.errors import TellerError
 from worker.settings import load_settings
 from worker.timetable import check, upcoming
 
-app = typer.Typer(help=__doc__)
+app = typer.Typer(add_completion=False, help=__doc__)
 
 PREVIEW = 20
 PAST = 5

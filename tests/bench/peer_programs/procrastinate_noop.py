@@ -12,7 +12,7 @@ from procrastinate import (  # type: ignore[import-not-found]  # in an environme
 
 from tests.bench.peer_programs.counted import count
 
-app = App(connector=PsycopgConnector(conninfo=os.environ["DATABASE_URL"]))
+app = App(connector=PsycopgConnector(conninfo=os.environ["DATABASE_URL"], max_size=20))
 
 
 @app.task(name="noop")

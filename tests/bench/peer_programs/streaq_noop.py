@@ -10,7 +10,7 @@ from streaq import Worker  # type: ignore[import-not-found]  # in an environment
 from tests.bench.peer_programs.counted import count
 
 worker = Worker(
-    redis_url=os.environ["REDIS_URL"], concurrency=64, anyio_kwargs={"use_uvloop": True}
+    redis_url=os.environ["REDIS_URL"], concurrency=64
 )
 
 
