@@ -1,6 +1,6 @@
 """streaQ: `streaq run tests.bench.peer_programs.streaq_noop:worker`.
 
-Its own pickle, results off (`ttl=0`), its line of log per job off, acknowledged after the job ran.
+Its own pickle, uvloop, results off (`ttl=0`), its line of log per job off, acknowledged after the job ran.
 """
 
 import os
@@ -10,7 +10,7 @@ from streaq import Worker  # type: ignore[import-not-found]  # in an environment
 from tests.bench.peer_programs.counted import count
 
 worker = Worker(
-    redis_url=os.environ["REDIS_URL"], concurrency=64
+    redis_url=os.environ["REDIS_URL"], concurrency=64, anyio_kwargs={"use_uvloop": True}
 )
 
 

@@ -1,0 +1,31 @@
+"""Reports: what one snapshot of the books holds, summed up for a page and streamed for a file.
+
+Everything here reads in the transaction that `take_snapshot` began to look through, so a report's
+lines, totals and chart are of one moment. Amounts are minor units until they leave by COPY.
+"""
+
+from db.reports.books import Reports
+from db.reports.contents import (
+    BooksError,
+    CurrencyTotals,
+    CurrencyVolume,
+    DayVolume,
+    Sink,
+    Snapshot,
+    Statement,
+    TransferVolume,
+    TrialBalance,
+)
+
+__all__ = [
+    "BooksError",
+    "CurrencyTotals",
+    "CurrencyVolume",
+    "DayVolume",
+    "Reports",
+    "Sink",
+    "Snapshot",
+    "Statement",
+    "TransferVolume",
+    "TrialBalance",
+]
