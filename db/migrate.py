@@ -1,22 +1,21 @@
 """Bring a database to the newest schema; safe when several processes start at once."""
 
 from contextlib import asynccontextmanager
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import orjson
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from alembic.config import Config
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+VERSIONS: Final = MIGRATIONS / "versions"
 MIGRATION_LOCK_ID: Final = 0x7E11E2  # any constant that only this project uses
 WAIT_FOR_TURN_MS: Final = 120_000  # how long a late starter waits for the one that migrates
 DDL_LOCK_TIMEOUT_MS: Final = 5_000  # a migration gives up rather than block the running workers
@@ -44,7 +43,7 @@ async def migrate(engine: "AsyncEngine", kinds: "Mapping[str, dict[str, object]]
         await connection.run_sync(_upgrade)
         await _register_kinds(connection, kinds)
         await connection.commit()
-        return await connection.run_sync(_revision) or ""
+        return await _revision(connection) or ""
 
 
 async def require_current(engine: "AsyncEngine") -> None:
@@ -54,7 +53,7 @@ async def require_current(engine: "AsyncEngine") -> None:
         SchemaOutdatedError: it is older, or there is none; the message says what to do.
     """
     async with engine.connect() as connection:
-        found = await connection.run_sync(_revision)
+        found = await _revision(connection)
     newest = newest_revision()
     # A newer schema is fine: a deploy migrates first, and migrations keep the last release's
     # code working. Revisions are numbers, so they compare.
@@ -66,8 +65,8 @@ async def require_current(engine: "AsyncEngine") -> None:
 
 
 def newest_revision() -> str:
-    """Return the last revision in `db/migrations/versions`."""
-    return ScriptDirectory.from_config(_config()).get_current_head() or ""
+    """Return the last revision in `db/migrations/versions`: a file's name begins with its own."""
+    return max(path.name.partition("_")[0] for path in VERSIONS.glob("[0-9]*_*.py"))
 
 
 @asynccontextmanager
@@ -89,23 +88,31 @@ async def _turn(connection: "AsyncConnection") -> "AsyncIterator[None]":
         await connection.commit()
 
 
-def _config() -> Config:
+def alembic_config() -> "Config":
+    """Return alembic's configuration; the connection goes into its `attributes`."""
+    # Ten megabytes that a worker never needs: it only looks at the revision.
+    from alembic.config import Config
+
     config = Config()
     # Alembic reads `%` as interpolation, and a folder may well have one in its name.
-    location = str(resources.files("db") / "migrations").replace("%", "%%")
-    config.set_main_option("script_location", location)
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     return config
 
 
 def _upgrade(connection: "Connection") -> None:
-    config = _config()
+    from alembic import command
+
+    config = alembic_config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 
 
-def _revision(connection: "Connection") -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+async def _revision(connection: "AsyncConnection") -> str | None:
+    if await connection.scalar(text("SELECT to_regclass('alembic_version')")) is None:
+        return None
+    revision: str | None = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
 
 
 async def _register_kinds(

@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 from alembic import command
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from db import migrate as migrations
@@ -69,7 +70,7 @@ async def test_every_migration_can_be_taken_back(new_database_url):
     engine = await engine_of(new_database_url)
 
     def downgrade(connection):
-        config = migrations._config()
+        config = migrations.alembic_config()
         config.attributes["connection"] = connection
         command.downgrade(config, "base")
 
@@ -86,5 +87,26 @@ async def test_a_worker_does_not_start_on_another_schema(empty_database_url):
 
     with pytest.raises(SchemaOutdatedError, match="python -m worker migrate"):
         await require_current(engine)
+
+    await engine.dispose()
+
+
+def test_the_files_of_the_migrations_are_in_the_order_of_their_numbers():
+    script = ScriptDirectory.from_config(migrations.alembic_config())
+
+    assert script.get_current_head() == newest_revision()
+    assert [one.revision for one in script.walk_revisions()] == sorted(
+        (path.name.partition("_")[0] for path in migrations.VERSIONS.glob("[0-9]*.py")),
+        reverse=True,
+    )
+
+
+async def test_a_worker_starts_on_a_newer_schema(new_database_url):
+    """A deploy migrates first, and the old workers may restart meanwhile."""
+    engine = await engine_of(new_database_url)
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+    await require_current(engine)
 
     await engine.dispose()
