@@ -33,7 +33,7 @@ bench: $(STAMP) ## measure throughput and latency on this machine
 	@$(PY) -m tests.bench $(ARGS)
 
 ##@ Check it
-.PHONY: test check check-rest format lint types imports lock-check generated image-check
+.PHONY: test check check-rest format lint types imports lock-check generated chaos mutants image-check
 test: $(STAMP) ## run the tests
 	@$(PY) -m pytest $(ARGS)
 
@@ -67,6 +67,12 @@ lock-check: $(STAMP) ## do the locks still fit pyproject.toml?
 			echo "$$lock is stale: run 'make lock' and commit it." >&2; exit 1; }; \
 	done; \
 	echo "The locks fit pyproject.toml."
+
+chaos: $(STAMP) ## 10,000 transfers while workers and servers are killed, then the audit
+	@$(PY) -m worker chaos --seed 1 --jobs 10000 $(ARGS)
+
+mutants: $(STAMP) ## plant 15 bugs, one at a time: does a test see each?
+	@$(PY) -m tests.mutations $(ARGS)
 
 image-check: $(STAMP) ## build the container image, run it, and check what it promises
 	@deploy/image-check $(ARGS)

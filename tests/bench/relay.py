@@ -1,15 +1,13 @@
-"""`python -m tests.bench.relay`: how fast an emptied queue is built anew from the record."""
+"""How fast an emptied queue is built anew from the record."""
 
-import asyncio
 import time
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 from redis.asyncio import Redis
 from sqlalchemy import text
 
 from db.engine import create_engine, create_sessions
+from tests.bench.loop import Row
 from worker.app import migrate_database
 from worker.embedded import Stack
 from worker.events import Events
@@ -28,34 +26,22 @@ ACCEPT = text("""
 """)
 
 
-async def measure(stack: Stack) -> list[float]:
+async def rebuilt(stack: Stack, *, smoke: bool = False) -> Row:
     """Return the jobs per second of each rebuild."""
+    row = Row("queue rebuilt after a flush", "jobs/s", against="", target="10,000 jobs/s")
+    jobs, rounds = (2_000, 1) if smoke else (JOBS, ROUNDS)
     engine = create_engine(stack.database_url, pool_size=2, application_name="teller-bench")
     await migrate_database(engine)
     sessions = create_sessions(engine)
-    rates = []
     async with Redis.from_url(stack.redis_url) as redis:
         async with sessions() as session, session.begin():
-            await session.execute(ACCEPT, {"jobs": JOBS})
-        for _ in range(ROUNDS):
+            await session.execute(ACCEPT, {"jobs": jobs})
+        for _ in range(rounds):
             await redis.flushall()
             started_at = time.perf_counter()
             sent = await Relay(sessions, redis, QUEUE, Events()).round()
-            rates.append(sent.jobs / (time.perf_counter() - started_at))
+            row.ours.append(sent.jobs / (time.perf_counter() - started_at))
             assert sent.rebuilt
-            assert sent.jobs == await redis.zcard(QUEUE) == JOBS
+            assert sent.jobs == await redis.zcard(QUEUE) == jobs
     await engine.dispose()
-    return rates
-
-
-def main() -> None:
-    """Measure, and print every round."""
-    with TemporaryDirectory() as folder, Stack.start(Path(folder), durable=True) as stack:
-        rates = asyncio.run(measure(stack))
-    print(f"{JOBS:,} queued jobs, Redis flushed, queue rebuilt:")  # noqa: T201 - its purpose
-    for rate in rates:
-        print(f"{rate:>10,.0f} jobs/s")  # noqa: T201 - as above
-
-
-if __name__ == "__main__":
-    main()
+    return row
