@@ -97,7 +97,7 @@ COMPILE := $(PY) -m uv pip compile --quiet --universal --python-version $(PYTHON
 # uv reads none of pip's settings, so a mirror and its certificates are passed on. What uv says
 # may name the registry's host, which belongs in nobody's log.
 define recompile
-$(UV_CACHE); \
+$(UV_CACHE); export UV_SYSTEM_CERTS="$${UV_SYSTEM_CERTS:-1}"; \
 index=$${PIP_INDEX_URL:-$$("$(PYTHON)" -m pip config get global.index-url 2>/dev/null)}; \
 cert=$${PIP_CERT:-$$("$(PYTHON)" -m pip config get global.cert 2>/dev/null)}; \
 [ -z "$$index" ] || export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}"; \

@@ -2,10 +2,22 @@
 
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
 
+from db.record import Delivered
 from jobs import Policy, registry
+from tests.bank import open_account
+from worker.catalogue import example_of
+from worker.delivery import Delivery, with_payload
+from worker.events import Events
+from worker.execute import Executor
+from worker.outcome import Finished
+from worker.reports import Reports
 
 HEAVY = ("sqlalchemy", "asyncpg", "alembic", "worker", "db", "email_validator", "iso4217")
 
@@ -44,6 +56,48 @@ def test_a_payload_is_frozen_closed_and_strict(job):
 def test_a_job_has_a_schema_for_its_payload_and_its_result(job):
     assert job.payload.model_json_schema()["additionalProperties"] is False
     assert job.result_type() is not None
+
+
+@every_job
+def test_a_payload_survives_the_way_over_the_wire(job):
+    payload = job.payload.from_wire(example_of(job.payload))
+
+    assert job.payload.from_wire(payload.to_wire()) == payload
+
+
+EFFECTS = text("SELECT count(*) FROM users"), text("SELECT count(*) FROM transfers")
+
+
+async def effects(sessions):
+    async with sessions() as session:
+        return [await session.scalar(count) for count in EFFECTS]
+
+
+@every_job
+async def test_a_job_that_runs_twice_takes_effect_once(job, sessions, tmp_path):
+    reports = Reports(tmp_path.as_uri())
+    executor = Executor(sessions, Events(), reports, luck=lambda: 0.0)
+    record = Delivered(uuid4(), job.kind, "null", datetime.now(UTC) - timedelta(minutes=1))
+    delivery = with_payload(Delivery(record, None, 1), await payload_of(job, sessions))
+
+    first = await executor.run(job, delivery)
+    after_first, files = await effects(sessions), sorted(tmp_path.rglob("*.*"))
+    second = await executor.run(job, replace(delivery, try_number=2))
+
+    assert isinstance(first, Finished)
+    assert first.state == "completed"
+    assert second == replace(first, replayed=True)
+    assert await effects(sessions) == after_first
+    assert sorted(tmp_path.rglob("*.*")) == files
+
+
+async def payload_of(job, sessions):
+    """Return the kind's own example, on accounts that exist."""
+    example = example_of(job.payload)
+    for name in ("from_account", "to_account", "account"):
+        if name in example:
+            example[name] = str(await open_account(sessions, balance="100.00"))
+    return example
 
 
 @every_job

@@ -1,11 +1,18 @@
 import asyncio
 import uuid
 
+import pytest
+from fakeredis import FakeAsyncRedis
 from redis.asyncio import Redis
 
 from jobs import Client
 from worker.progress import ProgressBoard
 from worker.reports import Progress
+
+
+@pytest.fixture
+def redis():
+    return FakeAsyncRedis()
 
 
 async def said(board):
