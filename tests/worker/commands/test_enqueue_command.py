@@ -86,7 +86,7 @@ async def test_a_payload_comes_from_standard_input(run, count):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nope", "{}"], "known kinds: build_report"),
+        (["nope", "{}"], "known kinds: audit_books, build_report"),
         (["transfer_funds", "{}"], "from_account: Field required"),
         (["transfer_funds", "{"], "not JSON"),
         (["transfer_funds", json.dumps(PAYLOAD), "--key", ""], "1 to 200"),

@@ -46,7 +46,7 @@ async def made(sessions):
 
 
 async def test_a_schedule_that_never_ran_shows_its_next_twenty_runs(run):
-    shown = await run("schedules")
+    shown = await run("schedules", "purge_record")
 
     assert shown.exit_code == 0, shown.output
     assert "not begun" in shown.output
