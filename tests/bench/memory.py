@@ -149,9 +149,9 @@ def _await(process: "subprocess.Popen[bytes]", up: "Callable[[], bool]") -> None
     deadline = time.monotonic() + START_MAX_S
     while not up():
         if process.poll() is not None:
-            raise RuntimeError(f"{process.args} ended with {process.returncode}")
+            raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{process.args} is not up after {START_MAX_S} s")
+            raise TimeoutError(f"{process.args!r} is not up after {START_MAX_S} s")
         time.sleep(LOOK_EVERY_S)
 
 

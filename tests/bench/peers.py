@@ -8,7 +8,7 @@ The rules, the same for all:
 - Peers keep no results. Ours does, as arq does, so here we have more to do for each job.
 - Nobody writes a line of log for each job. Who can use hiredis or uvloop has it.
 - All jobs wait in the queue before the worker starts. A peer's rate is taken inside its process, by
-  its own jobs, from the twentieth part of them to the last: no start-up, no warm-up, and no wait for
+  its own jobs, from the twentieth part of them to the last: no start-up, no warm-up, no wait for
   the last acknowledgements. Ours is taken from the end of start-up until everything is settled.
 - The same Valkey for all and, for Procrastinate, the PostgreSQL beside it, with fsync on.
 - All take turns within a round, ours first, on a database that was emptied before.
@@ -192,12 +192,12 @@ class Bench:
             "BENCH_REPORT": str(report),
         }
         self._empty()
-        fill = [python, "-m", f"{PROGRAMS}.fill", names["program"], str(jobs)]
+        fill = [str(python), "-m", f"{PROGRAMS}.fill", names["program"], str(jobs)]
         with _running(fill, variables, log) as process:
             if _wait(process, FILL_MAX_S) != 0:
                 raise PeerError(f"could not enqueue: {_last_line(log)}")
         self._settle()
-        worker = [python, "-m", *peer.worker.format(**names).split()]
+        worker = [str(python), "-m", *peer.worker.format(**names).split()]
         with _running(worker, variables, log) as process:
             _await_report(process, report, log)
         return rate(report.read_text())
@@ -229,8 +229,11 @@ def environment(folder: Path, packages: tuple[str, ...]) -> Path:
         return python
     folder.mkdir(parents=True, exist_ok=True)
     made_of.unlink(missing_ok=True)  # until it is whole
-    pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--only-binary", ":all:"]
-    steps = [[sys.executable, "-m", "venv", "--clear", python.parents[1]], [*pip, *packages]]
+    install = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
+    steps = [
+        [sys.executable, "-m", "venv", "--clear", str(python.parents[1])],
+        [*install, "--only-binary", ":all:", *packages],
+    ]
     # What pip says may name the registry's host, which belongs in nobody's table: it stays in here.
     with (folder / "install.log").open("w") as log:
         for step in steps:

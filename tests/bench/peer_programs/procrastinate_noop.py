@@ -1,7 +1,7 @@
 """Procrastinate: `procrastinate --app tests.bench.peer_programs.procrastinate_noop.app worker`.
 
-JSON in PostgreSQL; it has no results, and its finished jobs are deleted. More connections than its own 4,
-so that 64 jobs at once do not queue for them.
+JSON in PostgreSQL; it has no results, and its finished jobs are deleted. More connections than its
+own 4, so that 64 jobs at once do not queue for them.
 """
 
 import os

@@ -1,6 +1,7 @@
 """streaQ: `streaq run tests.bench.peer_programs.streaq_noop:worker`.
 
-Its own pickle, uvloop, results off (`ttl=0`), its line of log per job off, acknowledged after the job ran.
+Its own pickle, uvloop, results off (`ttl=0`), its line of log per job off, acknowledged after the
+job ran.
 """
 
 import os
