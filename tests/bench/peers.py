@@ -37,7 +37,7 @@ from tests.bench import loop
 from tests.bench.loop import CONCURRENCY, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 PROJECT: Final = Path(__file__).parents[2]
 ENVIRONMENTS: Final = PROJECT / ".teller" / "bench"
@@ -101,7 +101,10 @@ PEERS: Final = (
     ),
     Peer(
         "Celery",
-        ("celery==5.7.0", "kombu==5.7.0", "redis==8.1.0", "hiredis==3.5.0"),
+        (
+            *("celery==5.7.0", "kombu==5.7.0", "redis==8.1.0", "hiredis==3.5.0"),
+            "packaging==25.0",  # kombu imports it without asking for it
+        ),
         "celery_noop",
         "celery -A {program} worker --pool threads --concurrency {concurrency} --loglevel WARNING",
     ),
@@ -183,7 +186,7 @@ class Bench:
         python = environment(folder, peer.packages)
         report, log = folder / "report", folder / "log"
         report.unlink(missing_ok=True)
-        names = {"program": f"{PROGRAMS}.{peer.program}", "concurrency": CONCURRENCY}
+        names = {"program": f"{PROGRAMS}.{peer.program}", "concurrency": str(CONCURRENCY)}
         variables = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
             "REDIS_URL": self._redis_url,
@@ -232,7 +235,7 @@ def environment(folder: Path, packages: tuple[str, ...]) -> Path:
     install = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
     steps = [
         [sys.executable, "-m", "venv", "--clear", str(python.parents[1])],
-        [*install, "--only-binary", ":all:", *packages],
+        [*install, "--prefer-binary", *packages],
     ]
     # What pip says may name the registry's host, which belongs in nobody's table: it stays in here.
     with (folder / "install.log").open("w") as log:
@@ -261,7 +264,7 @@ def rate(report: str) -> float:
 
 @contextmanager
 def _running(
-    command: list[str | Path], variables: dict[str, str], log: Path
+    command: "Sequence[str]", variables: dict[str, str], log: Path
 ) -> "Iterator[subprocess.Popen[bytes]]":
     """Run a command and its children, and end all of them; nothing they hold is wanted any more."""
     with log.open("wb") as output:
