@@ -64,7 +64,6 @@ class WorkerSettings:
     on_startup = start
     on_shutdown = stop
     max_jobs = CONCURRENCY
-    queue_read_limit = 1_000
     log_results = False
     job_serializer = wire.serialize
     job_deserializer = wire.deserialize
