@@ -26,13 +26,14 @@ RATIO_END: Final = 790
 TARGET_END: Final = WIDTH - MARGIN
 TOP: Final = 84
 GROUP_HEAD: Final = 30
-GROUP_GAP: Final = 20
+GROUP_GAP: Final = 12
 LINE: Final = 24
 BAR: Final = 14
 BASELINE: Final = 12  # from the top of a bar to the foot of the text beside it
 CAP: Final = 3
+TENTH: Final = 0.1
 FOOT_LINE: Final = 16
-FOOT_CHARACTERS: Final = 150
+FOOT_CHARACTERS: Final = 155
 
 STYLE: Final = """
 text { font: 13px system-ui, "Helvetica Neue", "Segoe UI", Arial, sans-serif; fill: #24292f }
@@ -110,11 +111,22 @@ def met(row: Row) -> bool | None:
 def number(value: float) -> str:
     """Return a figure with as many digits as it deserves.
 
-    >>> [number(value) for value in (24565.2, 123.45, 12.345, 0.5)]
-    ['24,565', '123', '12.3', '0.50']
+    >>> [number(value) for value in (24565.2, 123.45, 12.345, 12, 0.5)]
+    ['24,565', '123', '12.3', '12', '0.50']
     """
+    if value == int(value):
+        return f"{value:,.0f}"
     digits = next(digits for digits, least in ((0, 100), (1, 10), (2, -math.inf)) if value >= least)
     return f"{value:,.{digits}f}"
+
+
+def times(ratio: float) -> str:
+    """Return a ratio for reading.
+
+    >>> [times(ratio) for ratio in (24.58, 0.94, 0.0035)]
+    ['24.6x', '0.94x', '1/286']
+    """
+    return f"{number(ratio)}x" if not 0 < ratio < TENTH else f"1/{1 / ratio:,.0f}"
 
 
 def _group(row: Row) -> tuple[str, str, list[float]]:
@@ -142,8 +154,8 @@ def _draw_group(svg: ET.Element, group: Sequence[Row], top: int) -> int:
     ET.SubElement(svg, "path", {"class": "rule", "d": f"M{MARGIN} {top}H{TARGET_END}"})
     less = any(row.target.startswith("<=") for row in group)
     unit = f"{row.unit}, less is better" if less else row.unit
-    name = _text(svg, row.name, MARGIN, top + 20, "name")
-    ET.SubElement(name, "tspan", {"class": "quiet", "dx": "8", "font-weight": "400"}).text = unit
+    name = _text(svg, f"{row.name} ", MARGIN, top + 20, "name")
+    ET.SubElement(name, "tspan", {"class": "quiet", "dx": "4", "font-weight": "400"}).text = unit
     bars = _bars(group)
     longest = max((max(bar.samples) for bar in bars if bar.samples), default=0) or 1
     top += GROUP_HEAD
@@ -167,10 +179,11 @@ def _draw_bar(svg: ET.Element, bar: Bar, top: int, scale: float) -> None:
     elif bar.note:
         _text(svg, bar.note, BARS, foot, "note")
     if bar.ratio is not None:
-        _text(svg, f"{number(bar.ratio)}x", RATIO_END, foot, "ratio end")
+        _text(svg, times(bar.ratio), RATIO_END, foot, "ratio end")
     if bar.target:
         verdict = {True: "met", False: "missed", None: ""}[bar.met]
-        _text(svg, f"{bar.target} {verdict}".strip(), TARGET_END, foot, f"{verdict} end".strip())
+        target = bar.target.replace("<=", "≤").replace(">=", "≥")
+        _text(svg, f"{target} {verdict}".strip(), TARGET_END, foot, f"{verdict} end".strip())
 
 
 def _whisker(low: float, high: float, top: int) -> str:
