@@ -1,7 +1,7 @@
 """The books as one session sees them: totals for a page, lines by COPY for a file."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -17,6 +17,7 @@ from db.reports.contents import (
     CurrencyTotals,
     CurrencyVolume,
     DayVolume,
+    LargeTransfer,
     Sink,
     Snapshot,
     Statement,
@@ -31,6 +32,7 @@ from db.reports.queries import (
     COUNT_REJECTED,
     FIND_ACCOUNT,
     FIRST_POSTED_AT,
+    LARGEST_TRANSFERS,
     SETTLED,
     SUM_STATEMENT,
     SUM_TRIAL_BALANCE,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
 BALANCE_POINTS_MAX: Final = 240  # a chart has no more pixels to tell them apart
+LARGEST_TRANSFERS_MAX: Final = 10
 SETTLE_LOOKS: Final = 5
 SETTLE_PAUSE_S: Final = 0.05
 INVALID_PARAMETER: Final = "22023"
@@ -217,6 +220,9 @@ class Reports:
             midnights: where each day begins, the day before the period first; at the end, where
                 the period ends.
             currency: only this one.
+
+        Raises:
+            BooksError: the world's entries tell other deposits and withdrawals, or miss one.
         """
         query = {
             "bounds": list(midnights),
@@ -224,21 +230,43 @@ class Reports:
             "last": midnights[-1],
             "currency": currency,
         }
-        sums = {
-            (row.currency, row.bucket): _integers(row._mapping)  # noqa: SLF001 - SQLAlchemy's name
-            for row in await self._session.execute(SUM_VOLUME, query)
-        }
+        sums = {}
+        for row in await self._session.execute(SUM_VOLUME, query):
+            facts = _integers(row._mapping)  # noqa: SLF001 - SQLAlchemy's name
+            if not facts.pop("proved"):
+                raise BooksError(
+                    f"world:{row.currency}: its entries between versions {row.first_entry} and "
+                    f"{row.last_entry} are not the day's deposits and withdrawals"
+                )
+            sums[row.currency, row.bucket] = facts
+        query["first"] = midnights[1]
         refusals = [
             row
-            for row in await self._session.execute(COUNT_REJECTED, query | {"first": midnights[1]})
+            for row in await self._session.execute(COUNT_REJECTED, query)
             if row.currency and money.exponent(row.currency) is not None
         ]
         days = len(midnights) - 2
-        found = {name for name, bucket in sums if bucket > 1} | {row.currency for row in refusals}
+        found = sorted(
+            {name for name, bucket in sums if bucket > 1} | {row.currency for row in refusals}
+        )
+        largest = await self._largest_transfers(found, midnights[1], midnights[-1])
         return TransferVolume(
             tuple(midnights[1:]),
-            tuple(_currency_volume(name, days, sums, refusals) for name in sorted(found)),
+            tuple(_currency_volume(name, days, sums, refusals, largest[name]) for name in found),
         )
+
+    async def _largest_transfers(
+        self, currencies: Sequence[str], start: datetime, end: datetime
+    ) -> Mapping[str, Sequence[LargeTransfer]]:
+        query = {"currencies": currencies, "first": start, "last": end}
+        found = defaultdict[str, list[LargeTransfer]](list)
+        for row in await self._session.execute(
+            LARGEST_TRANSFERS, query | {"count": LARGEST_TRANSFERS_MAX}
+        ):
+            found[row.currency].append(
+                LargeTransfer(row.id, row.posted_at, row.payer, row.payee, row.amount)
+            )
+        return found
 
     async def _copy(self, query: str, parameters: Sequence[Any], sink: Sink) -> None:
         """COPY a query's rows through the session's own connection, inside its snapshot."""
@@ -266,6 +294,7 @@ def _currency_volume(
     days: int,
     sums: Mapping[tuple[str, int], dict[str, Any]],
     refusals: Sequence[Any],
+    largest: Sequence[LargeTransfer],
 ) -> CurrencyVolume:
     refused = [row for row in refusals if row.currency == currency]
     by_reason = Counter[str]()
@@ -276,15 +305,23 @@ def _currency_volume(
 
     def volume(day: int) -> DayVolume:
         bucket = day + 2
-        before = sums.get((currency, bucket - 1), {}).get("total", 0)
+        before = sums.get((currency, bucket - 1), {})
         facts = {
             name: value
             for name, value in sums.get((currency, bucket), {}).items()
             if name not in ("currency", "bucket") and value is not None
         }
-        return DayVolume(day, **facts, rejected=by_bucket[bucket], total_before=before)
+        return DayVolume(
+            day,
+            **facts,
+            rejected=by_bucket[bucket],
+            transfers_before=before.get("transfers", 0),
+            total_before=before.get("total", 0),
+        )
 
-    return CurrencyVolume(currency, tuple(volume(day) for day in range(days)), dict(by_reason))
+    return CurrencyVolume(
+        currency, tuple(volume(day) for day in range(days)), dict(by_reason), tuple(largest)
+    )
 
 
 def _check_totals(totals: CurrencyTotals) -> None:

@@ -104,8 +104,24 @@ class DayVolume:
     accounts: int = 0
     """How many different customers' accounts took part."""
     rejected: int = 0
+    first_entry: int | None = None
+    """Of the currency's world account: the one account whose versions join from day to day."""
+    last_entry: int | None = None
+    transfers_before: int = 0
+    """How many there were the day before."""
     total_before: int = 0
-    """The day before's total."""
+
+
+@dataclass(frozen=True, slots=True)
+class LargeTransfer:
+    """One of the largest transfers of a period."""
+
+    id: UUID
+    posted_at: datetime
+    payer: str
+    """An account's code, as is the payee's."""
+    payee: str
+    amount: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +131,8 @@ class CurrencyVolume:
     currency: str
     days: tuple[DayVolume, ...]
     rejected_by_reason: dict[str, int]
+    largest: tuple[LargeTransfer, ...]
+    """The largest of the period, first; among equals the earlier."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,8 @@ SUM_TRIAL_BALANCE = text("""
 """)
 
 # Days are told apart by their bounds and not by a time zone's name, so that Python and PostgreSQL
-# cannot disagree on it. Bucket 1 is the day before the period, for comparison.
+# cannot disagree on it. Bucket 1 is the day before the period, for comparison. Every deposit and
+# withdrawal has an entry on the world's account, which so proves them, and that none is missing.
 SUM_VOLUME = text("""
     WITH posted AS (
         SELECT currency, width_bucket(posted_at, CAST(:bounds AS timestamptz[])) AS bucket, amount,
@@ -130,8 +131,37 @@ SUM_VOLUME = text("""
         SELECT currency, bucket, count(DISTINCT account) AS accounts
         FROM posted, unnest(ARRAY[from_account, to_account]) AS account
         WHERE account <> world GROUP BY currency, bucket
+    ), outside AS (
+        SELECT currency, width_bucket(posted_at, CAST(:bounds AS timestamptz[])) AS bucket,
+               min(version) AS first_entry, max(version) AS last_entry, count(*) AS entries,
+               coalesce(-sum(amount) FILTER (WHERE amount < 0), 0) AS paid_in,
+               coalesce(sum(amount) FILTER (WHERE amount > 0), 0) AS paid_out
+        FROM (SELECT DISTINCT currency FROM by_day) AS found
+        JOIN entries ON account_id = world_account_id(currency)
+        WHERE posted_at >= :first AND posted_at < :last
+        GROUP BY 1, 2
     )
-    SELECT * FROM by_day LEFT JOIN taking_part USING (currency, bucket) ORDER BY currency, bucket
+    SELECT currency, bucket, transfers, total, median, largest, deposits, withdrawals, accounts,
+           first_entry, last_entry,
+           deposits = coalesce(paid_in, 0) AND withdrawals = coalesce(paid_out, 0)
+             AND coalesce(entries = last_entry - first_entry + 1, true) AS proved
+    FROM by_day LEFT JOIN taking_part USING (currency, bucket)
+    LEFT JOIN outside USING (currency, bucket)
+    ORDER BY currency, bucket
+""")
+
+# A scan for each currency, but each keeps ten rows: ranking all of them would sort the period.
+LARGEST_TRANSFERS = text("""
+    SELECT c.currency, t.id, t.posted_at, payer.code AS payer, payee.code AS payee, t.amount
+    FROM unnest(CAST(:currencies AS text[])) AS c (currency)
+    CROSS JOIN LATERAL (
+        SELECT * FROM transfers
+        WHERE currency = c.currency AND posted_at >= :first AND posted_at < :last
+        ORDER BY amount DESC, posted_at, id LIMIT :count
+    ) t
+    JOIN accounts payer ON payer.id = t.from_account
+    JOIN accounts payee ON payee.id = t.to_account
+    ORDER BY c.currency, t.amount DESC, t.posted_at, t.id
 """)
 
 COUNT_REJECTED = text("""

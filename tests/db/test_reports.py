@@ -187,6 +187,8 @@ async def test_a_trial_balance_of_one_currency_leaves_the_others_out(books, sess
 
 async def test_volume_says_what_an_oracle_in_python_says(books, sessions):
     days = [datetime(2026, 10, day, tzinfo=BERLIN) for day in range(22, 32)]
+    rows = await books.rows()
+    codes = {row["account_id"]: row["code"] for row in rows}
     async with sessions() as session:
         transfers = (await session.execute(text("SELECT * FROM transfers"))).all()
         reports, _ = await snapshot_of(session)
@@ -197,8 +199,15 @@ async def test_volume_says_what_an_oracle_in_python_says(books, sessions):
     for transfer in transfers:
         day = transfer.posted_at.astimezone(BERLIN).date()
         by_day[transfer.currency, day].append(transfer)
+    assert [one.currency for one in volume.currencies] == ["EUR", "JPY", "KWD"]
     for one in volume.currencies:
         world = await books.world(one.currency)
+        inside = [transfer for day in days[1:-1] for transfer in by_day[one.currency, day.date()]]
+        inside.sort(key=lambda transfer: (-transfer.amount, transfer.posted_at, transfer.id))
+        assert [(t.id, t.posted_at, t.payer, t.payee, t.amount) for t in one.largest] == [
+            (t.id, t.posted_at, codes[t.from_account], codes[t.to_account], t.amount)
+            for t in inside[:10]
+        ]
         for line, day in zip(one.days, days[1:-1], strict=True):
             posted = by_day[one.currency, day.date()]
             amounts = sorted(transfer.amount for transfer in posted)
@@ -211,7 +220,39 @@ async def test_volume_says_what_an_oracle_in_python_says(books, sessions):
             assert line.deposits == sum(t.amount for t in posted if t.from_account == world)
             assert line.withdrawals == sum(t.amount for t in posted if t.to_account == world)
             assert line.accounts == len(people - {world})
+            assert line.transfers_before == len(before)
             assert line.total_before == sum(transfer.amount for transfer in before)
+            versions = [
+                row["version"]
+                for row in rows
+                if row["account_id"] == world
+                and row["posted_at"].astimezone(BERLIN).date() == day.date()
+            ]
+            assert line.first_entry == min(versions, default=None)
+            assert line.last_entry == max(versions, default=None)
+
+
+async def test_among_equally_large_transfers_the_earlier_come_first(own_books):
+    world = await own_books.world("EUR")
+    ada, bob = own_books.accounts["EUR"].values()
+    start = datetime(2026, 11, 1, tzinfo=UTC)
+    hours = [start + timedelta(hours=hour) for hour in range(12)]
+    for at in reversed(hours):
+        await own_books.post(at, world, ada, 500)
+    await own_books.post(hours[5], ada, bob, 501)
+    day = timedelta(days=1)
+    async with own_books.sessions() as session:
+        reports, _ = await snapshot_of(session)
+        # The day of the transfers is first the period, and then the one it is compared with.
+        volume = await reports.transfer_volume([start - day, start, start + day], currency=None)
+        later = await reports.transfer_volume([start, start + day, start + 2 * day], currency=None)
+
+    (one,) = volume.currencies
+    assert [(t.amount, t.posted_at) for t in one.largest] == [
+        (501, hours[5]),
+        *((500, at) for at in hours[:9]),
+    ]
+    assert later.currencies == ()
 
 
 async def test_refused_transfers_are_counted_by_day_and_reason(own_books):
@@ -273,6 +314,31 @@ async def test_a_trial_balance_that_does_not_balance_is_a_failure(own_books, spo
         reports, seen = await snapshot_of(session)
         with pytest.raises(BooksError, match=message):
             await reports.trial_balance(None, seen.taken_at, currency=None)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "UPDATE entries SET amount = amount - 1 WHERE version = 3 AND amount < 0",
+        """DELETE FROM transfers WHERE id IN (SELECT transfer_id FROM entries WHERE version = 2);
+           DELETE FROM entries WHERE version = 2;
+           UPDATE transfers SET posted_at = '2026-11-02';
+           UPDATE entries SET posted_at = '2026-11-02'""",
+        "UPDATE transfers SET amount = amount + 1",
+    ],
+    ids=[
+        "an entry of another amount",
+        "a transfer missing with its entries",
+        "a transfer of another amount",
+    ],
+)
+async def test_no_volume_is_made_of_days_that_the_entries_do_not_prove(own_books, spoil):
+    await spoiled(own_books, spoil)
+    days = [datetime(2026, 10, 31, tzinfo=UTC) + timedelta(days=day) for day in range(5)]
+    async with own_books.sessions() as session:
+        reports, _ = await snapshot_of(session)
+        with pytest.raises(BooksError, match="world:EUR: its entries between versions"):
+            await reports.transfer_volume(days, currency=None)
 
 
 async def spoiled(books, statements):

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
     from worker.settings import Settings
+
+PIPED_WIDTH: Final = 180
 
 app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
 
@@ -237,7 +240,9 @@ async def _desk() -> AsyncIterator[Desk]:
     redis = Redis.from_url(str(settings.redis_url), socket_connect_timeout=2)
     try:
         async with database(settings, name="teller-jobs", pool_size=2) as engine:
-            yield Desk(settings, create_sessions(engine), redis, Console())
+            # Into a pipe or a file goes the whole table, not what eighty columns leave of it.
+            console = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
+            yield Desk(settings, create_sessions(engine), redis, console)
     finally:
         await redis.aclose()
 

@@ -1,7 +1,7 @@
 """Show what runs by itself: each schedule, its last runs, and the next twenty of all."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -60,7 +60,7 @@ def _timetable(declared: list[tuple[Job, Schedule]], summaries: dict[str, Summar
     table = Table("schedule", "job", "when", "missed runs", "dropped")
     for job, schedule in declared:
         summary = summaries.get(schedule.name)
-        window = f", {schedule.window} back" if schedule.window is not None else ""
+        window = f", {_in_words(schedule.window)} back" if schedule.window is not None else ""
         table.add_row(
             schedule.name,
             job.kind,
@@ -108,3 +108,9 @@ def _shown(schedule: Schedule, at: datetime) -> str:
 
 def _utc(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _in_words(span: timedelta) -> str:
+    """Return a span as people say it: whole days where it is whole days."""
+    days, rest = divmod(span, timedelta(days=1))
+    return str(span) if rest else f"{days} day{'s' if days != 1 else ''}"

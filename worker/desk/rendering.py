@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import orjson
-from rich.table import Table
+from rich.table import Column, Table
 
 from db.inspection import REPLAYED, Line, Position, Whole
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+ID_CHARACTERS: Final = 36
 STYLES: Final = {"dead": "red", "queued": "cyan", "rejected": "yellow"}
 
 
@@ -31,7 +32,12 @@ def list_as_json(lines: "Sequence[Line]") -> str:
 
 def show_list(lines: "Sequence[Line]", console: "Console") -> None:
     """Print a page of jobs."""
-    table = Table("id", "kind", "state", "tries", "accepted", "ended", "last error")
+    # An id is there to be copied: whatever the width, it is never cut.
+    table = Table(
+        Column("id", no_wrap=True, min_width=ID_CHARACTERS),
+        *(Column(name, overflow="fold") for name in ("kind", "state", "tries")),
+        *(Column(name, overflow="fold") for name in ("accepted", "ended", "last error")),
+    )
     for line in lines:
         error = " ".join(part for part in (line.error, line.sqlstate) if part)
         table.add_row(

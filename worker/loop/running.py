@@ -273,7 +273,7 @@ class JobRunner(arq_worker.Worker):
             failed.job_results += self._passed_over.values()
             raise
 
-    # Slots: what the loop does when one is free again
+    # Slots: what the loop does when one is free again. Without a loop there is none, so no body.
 
     def _free_slot(self, claim: Claim) -> None:
         raise NotImplementedError

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from worker.reports.document import Column, Document, Figure, Kind, Section
@@ -43,16 +43,19 @@ def _write_section(
     }
     out.write(_dump(head)[:-1] + ',"lines":[')
     for number in range(section.lines):
-        line = zip(document.columns, next(lines), strict=True)
-        out.write((",\n" if number else "\n") + _dump(_line(line)))
+        out.write((",\n" if number else "\n") + _dump(_line(document.columns, next(lines))))
         wrote()
-    out.write("\n]}" if section.lines else "]}")
+    out.write("\n]" if section.lines else "]")
+    for table in section.tables:
+        rows = [_line(table.columns, row) for row in table.rows]
+        out.write(f",{_dump(table.name)}:{_dump(rows)}")
+    out.write("}")
 
 
-def _line(cells: "Iterator[tuple[Column, str]]") -> dict[str, object]:
+def _line(columns: "Sequence[Column]", cells: "Sequence[str]") -> dict[str, object]:
     return {
         column.name: value_of(column.kind, cell)
-        for column, cell in cells
+        for column, cell in zip(columns, cells, strict=True)
         if column.name not in LINE_NAMES_LEFT_OUT
     }
 

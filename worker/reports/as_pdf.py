@@ -18,9 +18,9 @@ from worker.reports.pdf_chart import chart_of
 from worker.reports.pdf_text import human
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from worker.reports.document import Document, Section
+    from worker.reports.document import Column, Document, Section, Table
 
 TEMPLATE: Final = Path(__file__).parent / "report.typ"
 FONTS: Final = Path(font_source_sans_pro.__file__).parent / "files"
@@ -71,8 +71,8 @@ def _section(
     layout: "pdf_tables.Layout",
     wrote: "Callable[[], None]",
 ) -> dict[str, Any]:
-    def row(cells: "Iterator[str] | tuple[str, ...] | list[str]") -> pdf_tables.Line:
-        return dict(zip((column.name for column in document.columns), cells, strict=True))
+    def row(cells: "Sequence[str]") -> pdf_tables.Line:
+        return _line(document.columns, cells)
 
     rows = []
     for _ in range(section.lines):
@@ -88,15 +88,7 @@ def _section(
         else None,
         "cards": [(card.label, human(card.kind, card.value or "")) for card in cards],
         "chart": chart_of(section.chart, section.currency) if section.chart else None,
-        "columns": [
-            {
-                "label": column.label,
-                "right": column.right,
-                "wide": column.wide,
-                "small": column.small,
-            }
-            for column in layout.columns
-        ],
+        "columns": _heads(layout.columns),
         "groups": layout.groups,
         "before": [
             [column.total(row(cells)) for column in layout.columns] for cells in section.before
@@ -107,7 +99,33 @@ def _section(
         ],
         "double_rule": layout.double_rule,
         "note": ". ".join(f"{note.label}: {note.value}" for note in notes if note.value) or None,
+        "tables": [_table(table, layout.tables[table.name]) for table in section.tables],
     }
+
+
+def _table(table: "Table", columns: "Sequence[pdf_tables.PageColumn]") -> dict[str, Any]:
+    rows = [_line(table.columns, cells) for cells in table.rows]
+    return {
+        "title": table.title,
+        "columns": _heads(columns),
+        "rows": [[column.cell(row) for column in columns] for row in rows],
+    }
+
+
+def _line(columns: "Sequence[Column]", cells: "Sequence[str]") -> pdf_tables.Line:
+    return dict(zip((column.name for column in columns), cells, strict=True))
+
+
+def _heads(columns: "Sequence[pdf_tables.PageColumn]") -> list[dict[str, Any]]:
+    return [
+        {
+            "label": column.label,
+            "right": column.right,
+            "wide": column.wide,
+            "small": column.small,
+        }
+        for column in columns
+    ]
 
 
 def _end_of(document: "Document") -> int:

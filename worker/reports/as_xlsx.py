@@ -51,7 +51,7 @@ def write(
         )
         styles = Styles(workbook)
         summary = Summary(workbook, styles, document)
-        sheets = _Sheets(workbook, styles, document)
+        sheets = _Sheets(workbook, styles, document, SHEETS[document.report], document.columns)
         for section in document.sections:
             for row in section.before:
                 sheets.add(section, row, strong=True)
@@ -61,16 +61,34 @@ def write(
             for row in section.after:
                 sheets.add(section, row, strong=True)
         sheets.finish()
+        _write_tables(workbook, styles, document)
         summary.draw_charts()
+
+
+def _write_tables(workbook: "Workbook", styles: Styles, document: "Document") -> None:
+    """Write the short tables, each into a sheet that all currencies share."""
+    sheets: dict[str, _Sheets] = {}
+    for section in document.sections:
+        for table in section.tables:
+            if table.title not in sheets:
+                sheets[table.title] = _Sheets(
+                    workbook, styles, document, table.title, table.columns
+                )
+            for row in table.rows:
+                sheets[table.title].add(section, row)
+    for sheet in sheets.values():
+        sheet.finish()
 
 
 @dataclass(slots=True)
 class _Sheets:
-    """The lines, over as many sheets as they need."""
+    """A table's rows, over as many sheets as they need."""
 
     workbook: "Workbook"
     styles: Styles
     document: "Document"
+    name: str
+    columns: "Sequence[Column]"
     _sheet: "Worksheet | None" = None
     _row: int = 0
     _number: int = 0
@@ -90,7 +108,7 @@ class _Sheets:
         if (digits, strong) not in self._looks:
             self._looks[digits, strong] = [
                 (column.kind, self.styles.cell(column.kind, digits, strong=strong))
-                for column in self.document.columns
+                for column in self.columns
             ]
         return self._looks[digits, strong]
 
@@ -103,22 +121,21 @@ class _Sheets:
     def _open_sheet(self) -> None:
         self._close_sheet()
         self._number += 1
-        name = SHEETS[self.document.report]
-        sheet = self.workbook.add_worksheet(name if self._number == 1 else f"{name} {self._number}")
-        columns = self.document.columns
-        for index, column in enumerate(columns):
+        name = self.name if self._number == 1 else f"{self.name} {self._number}"
+        sheet = self.workbook.add_worksheet(name)
+        for index, column in enumerate(self.columns):
             sheet.set_column(index, index, column.width)
         sheet.freeze_panes(1, 0)
         sheet.hide_gridlines(2)
         set_up_page(sheet, self.document)
         sheet.repeat_rows(0)
-        for index, column in enumerate(columns):
+        for index, column in enumerate(self.columns):
             sheet.write_string(0, index, _heading(column, self.document), self._head(column))
         self._sheet, self._row = sheet, 1
 
     def _close_sheet(self) -> None:
         if self._sheet is not None:
-            self._sheet.autofilter(0, 0, self._row - 1, len(self.document.columns) - 1)
+            self._sheet.autofilter(0, 0, self._row - 1, len(self.columns) - 1)
 
     def _head(self, column: "Column") -> "Format":
         right = column.kind in ("money", "count", "percent")

@@ -44,6 +44,16 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """A short table of its own after the lines. A CSV file, which is one table, has none."""
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
     """One currency's part of the report: the next `lines` lines of the file."""
 
@@ -56,6 +66,7 @@ class Section:
     after: tuple[Row, ...] = ()
     """Rows that close it: the totals."""
     chart: Chart | None = None
+    tables: tuple[Table, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +97,7 @@ class Document:
             **{
                 **raw,
                 "facts": tuple(Figure(**figure) for figure in raw["facts"]),
-                "columns": tuple(Column(**column) for column in raw["columns"]),
+                "columns": _columns(raw["columns"]),
                 "sections": tuple(_section(section) for section in raw["sections"]),
             }
         )
@@ -99,8 +110,26 @@ def _section(raw: dict[str, Any]) -> Section:
         **{
             **raw,
             "figures": tuple(Figure(**figure) for figure in raw["figures"]),
-            "before": tuple(tuple(row) for row in raw["before"]),
-            "after": tuple(tuple(row) for row in raw["after"]),
+            "before": _rows(raw["before"]),
+            "after": _rows(raw["after"]),
             "chart": Chart(**{**chart, "points": points}) if chart else None,
+            "tables": tuple(
+                Table(
+                    **{
+                        **table,
+                        "columns": _columns(table["columns"]),
+                        "rows": _rows(table["rows"]),
+                    }
+                )
+                for table in raw["tables"]
+            ),
         }
     )
+
+
+def _columns(raw: list[dict[str, Any]]) -> tuple[Column, ...]:
+    return tuple(Column(**column) for column in raw)
+
+
+def _rows(raw: list[list[str]]) -> tuple[Row, ...]:
+    return tuple(tuple(row) for row in raw)

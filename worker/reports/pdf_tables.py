@@ -1,13 +1,15 @@
 """Which of a report's columns go on paper, and in which words."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from worker.reports.pdf_text import human
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from worker.reports.document import Kind
 
 Line = dict[str, str]
@@ -39,6 +41,8 @@ class Layout:
     """Figures in large print."""
     notes: tuple[str, ...] = ()
     """Figures under the table."""
+    tables: "Mapping[str, tuple[PageColumn, ...]]" = field(default_factory=dict)
+    """The columns of the short tables that follow, by the table's name."""
     headings: bool = True
     double_rule: bool = False
     """As accountants close a column that has been proved."""
@@ -84,6 +88,12 @@ def _total(_line: Line) -> str:
     return "Total"
 
 
+def _entries(line: Line) -> str:
+    if not line["first_entry"]:
+        return ""
+    return f"{human('count', line['first_entry'])}\N{EN DASH}{human('count', line['last_entry'])}"
+
+
 STATEMENT: Final = Layout(
     columns=(
         PageColumn("Posted", _posted, _nothing),
@@ -121,17 +131,28 @@ TRANSFER_VOLUME: Final = Layout(
     columns=(
         PageColumn("Day", partial(_value, "day", "day"), _total, wide=True),
         _column("transfers", "Transfers", "count"),
+        _column("transfers_change", "Change", "percent"),
         _column("total", "Total", "money"),
-        _column("change", "Change", "percent"),
+        _column("total_change", "Change", "percent"),
         _column("median", "Median", "money"),
         _column("largest", "Largest", "money"),
         _column("deposits", "Deposits", "money"),
         _column("withdrawals", "Withdrawals", "money"),
         _column("accounts", "Accounts", "count"),
         _column("rejected", "Rejected", "count"),
+        PageColumn("World entries", _entries, _entries, right=True),
     ),
     cards=("total", "transfers", "deposits", "withdrawals", "largest"),
     notes=("rejected_by_reason",),
+    tables={
+        "largest_transfers": (
+            PageColumn("Posted", _posted, _nothing),
+            PageColumn("From", partial(_value, "from_account", "id"), _nothing, wide=True),
+            PageColumn("To", partial(_value, "to_account", "id"), _nothing, wide=True),
+            PageColumn("Transfer", partial(_value, "transfer_id", "id"), _nothing, small=True),
+            _column("amount", "Amount", "money"),
+        )
+    },
 )
 
 LAYOUTS: Final = {

@@ -3,14 +3,16 @@
 import csv
 import io
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from uuid import UUID
 
 import openpyxl
 import pypdf
 import pytest
 
-from worker.reports import as_csv, as_json, as_pdf, as_xlsx
+from db.reports import CurrencyVolume, DayVolume, LargeTransfer, TransferVolume
+from worker.reports import as_csv, as_json, as_pdf, as_xlsx, transfer_volume
 from worker.reports.document import Chart, Document, Figure, Section
 from worker.reports.limits import PDF_LINES_MAX, refusal
 from worker.reports.pdf_chart import chart_of, round_ticks
@@ -70,6 +72,30 @@ def statement(lines, *, columns=COLUMNS, digits=2):
     )
 
 
+def volume():
+    """Two days in two currencies; the document and its lines."""
+    first = datetime(2026, 11, 9, tzinfo=UTC)
+    at = first.replace(hour=10, minute=26, second=14, microsecond=634_401)
+    days = (
+        DayVolume(0, 2, 1_500, 500, 1_000, 1_500, 0, 1, 0, 117, 118, 4, 1_000),
+        DayVolume(1, 1, 250, 250, 250, 0, 0, 2, 3, None, None, 2, 1_500),
+    )
+    largest = (
+        LargeTransfer(UUID(int=1), at, "world:EUR", "user:x:EUR", 1_000),
+        LargeTransfer(UUID(int=2), at + timedelta(hours=1), "world:EUR", "=1+1", 500),
+    )
+    sums = TransferVolume(
+        tuple(first + timedelta(days=day) for day in range(3)),
+        (
+            CurrencyVolume("EUR", days, {"insufficient_funds": 3}, largest),
+            CurrencyVolume("JPY", (DayVolume(0), DayVolume(1, rejected=1)), {"too_late": 1}, ()),
+        ),
+    )
+    document = transfer_volume.document_of(sums, job_id=UUID(int=7), timezone=UTC)
+    lines = transfer_volume.lines_of(sums, timezone=UTC).decode()
+    return document, list(csv.reader(io.StringIO(lines)))
+
+
 def written(format_, document, lines, folder):
     target = folder / f"report.{format_}"
     count = []
@@ -96,8 +122,8 @@ def test_the_same_report_has_the_same_bytes(format_, lines, tmp_path):
 
 
 def test_a_document_survives_the_way_to_the_other_process():
-    document = statement(3)
-    assert Document.from_json(json.loads(json.dumps(document.to_json()))) == document
+    for document in (statement(3), volume()[0]):
+        assert Document.from_json(json.loads(json.dumps(document.to_json()))) == document
 
 
 def test_json_holds_every_line_with_amounts_as_strings(lines, tmp_path):
@@ -124,6 +150,69 @@ def test_json_holds_every_line_with_amounts_as_strings(lines, tmp_path):
 def test_json_without_a_line_is_json(tmp_path):
     report = json.loads(written("json", statement(0), [], tmp_path).read_text())
     assert report["sections"][0]["lines"] == []
+
+
+def test_a_day_of_a_volume_is_compared_with_the_day_before(tmp_path):
+    document, lines = volume()
+    section, without = json.loads(written("json", document, lines, tmp_path).read_text())[
+        "sections"
+    ]
+
+    names = ("transfers", "transfers_change", "total", "total_change", "first_entry", "last_entry")
+    assert [[line[name] for name in names] for line in section["lines"]] == [
+        [2, "-50.0", "15.00", "50.0", 117, 118],
+        [1, "-50.0", "2.50", "-83.3", None, None],
+    ]
+    assert [line["total_change"] for line in without["lines"]] == [None, None]
+
+
+def test_json_has_the_largest_transfers_beside_the_lines(tmp_path):
+    document, lines = volume()
+    section, without = json.loads(written("json", document, lines, tmp_path).read_text())[
+        "sections"
+    ]
+    assert section["largest_transfers"][0] == {
+        "posted_at": "2026-11-09T10:26:14.634401+00:00",
+        "transfer_id": str(UUID(int=1)),
+        "from_account": "world:EUR",
+        "to_account": "user:x:EUR",
+        "amount": "10.00",
+    }
+    assert [line["amount"] for line in section["largest_transfers"]] == ["10.00", "5.00"]
+    assert without["largest_transfers"] == []
+
+
+def test_a_csv_of_volume_is_one_table_without_the_largest_transfers():
+    document, lines = volume()
+    text = (as_csv.head_of(document) + as_csv.tail_of(document)).decode()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert {len(row) for row in rows} == {len(lines[0])}
+    assert [(row["line"], row["first_entry"], row["last_entry"]) for row in rows] == [
+        ("total", "117", "118"),
+        ("total", "", ""),
+    ]
+
+
+def test_a_workbook_has_a_sheet_of_the_largest_transfers(tmp_path):
+    book = openpyxl.load_workbook(written("xlsx", *volume(), tmp_path))
+
+    assert book.sheetnames[:3] == ["Summary", "Days", "Largest transfers"]
+    rows = [[cell.value for cell in row] for row in book["Largest transfers"].iter_rows()]
+    assert rows[0] == ["Currency", "Posted at (UTC)", "Transfer", "From", "To", "Amount"]
+    assert [row[3:] for row in rows[1:]] == [
+        ["world:EUR", "user:x:EUR", 10],
+        ["world:EUR", "=1+1", 5],
+    ]
+    assert book["Largest transfers"]["E3"].data_type == "s"
+
+
+def test_a_page_lists_the_largest_transfers_under_the_days(tmp_path):
+    reader = pypdf.PdfReader(written("pdf", *volume(), tmp_path))
+    first, second = (" ".join(page.extract_text().split()) for page in reader.pages)
+    assert first.index("Mon 09 Nov 2026") < first.index("Largest transfers")
+    for words in ("117–118", "2026-11-09 10:26", "=1+1", str(UUID(int=2)), "10.00"):  # noqa: RUF001 - a range's dash
+        assert words in first
+    assert "Largest transfers" not in second
 
 
 def test_csv_opens_with_the_balance_and_closes_with_the_totals():
