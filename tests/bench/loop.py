@@ -178,7 +178,9 @@ def _enqueue_one_by_one(port: int, count: int) -> float:
     return _with_client(port, enqueue)
 
 
-def _drain_rate(port: int, kind: str, count: int, database: int = 0) -> float:
+def _drain_rate(
+    port: int, kind: str, count: int, database: int = 0, keep_result_s: int = 3_600
+) -> float:
     """Run `count` no-ops, and return how many a second; starting and stopping do not count."""
     started: list[float] = []
 
@@ -194,6 +196,7 @@ def _drain_rate(port: int, kind: str, count: int, database: int = 0) -> float:
         redis_settings=redis_settings,
         burst=True,
         max_burst_jobs=limit,
+        keep_result=keep_result_s,
         on_startup=on_startup,
     )
     worker.loop.run_until_complete(worker.main())

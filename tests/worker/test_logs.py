@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import uuid
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -134,7 +135,9 @@ async def test_nor_in_the_logs_of_arqs_own_loop(
     try:
         await settled(sessions, len(FAILURES) + 1)
     finally:
-        await worker.close()
+        # arq's own close passes on the cancellation of a job that it cut short while recording it.
+        with suppress(asyncio.CancelledError):
+            await worker.close()
         await asyncio.wait({running})
 
     text_logged = logged()
