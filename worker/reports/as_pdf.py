@@ -99,14 +99,16 @@ def _section(
         ],
         "double_rule": layout.double_rule,
         "note": ". ".join(f"{note.label}: {note.value}" for note in notes if note.value) or None,
-        "tables": [_table(table, layout.tables[table.name]) for table in section.tables],
+        "tables": [_table(section, table, layout.tables[table.name]) for table in section.tables],
     }
 
 
-def _table(table: "Table", columns: "Sequence[pdf_tables.PageColumn]") -> dict[str, Any]:
+def _table(
+    section: "Section", table: "Table", columns: "Sequence[pdf_tables.PageColumn]"
+) -> dict[str, Any]:
     rows = [_line(table.columns, cells) for cells in table.rows]
     return {
-        "title": table.title,
+        "title": f"{table.title}, {section.currency}",
         "columns": _heads(columns),
         "rows": [[column.cell(row) for column in columns] for row in rows],
     }

@@ -140,7 +140,7 @@ TRANSFER_VOLUME: Final = Layout(
         _column("withdrawals", "Withdrawals", "money"),
         _column("accounts", "Accounts", "count"),
         _column("rejected", "Rejected", "count"),
-        PageColumn("World entries", _entries, _entries, right=True),
+        PageColumn("World entries", _entries, _entries, right=True, small=True),
     ),
     cards=("total", "transfers", "deposits", "withdrawals", "largest"),
     notes=("rejected_by_reason",),
