@@ -16,7 +16,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import loop, memory, peers, picture, relay, transfers
+from tests.bench import loop, memory, peers, picture, relay, reports, transfers
 from tests.bench.loop import Row
 from worker.embedded import Stack
 from worker.embedded.binaries import postgres_binaries
@@ -30,6 +30,9 @@ PARTS: Final[dict[str, Callable[[Stack, bool], list[Row]]]] = {
     ),
     "memory": lambda stack, smoke: memory.rows(
         stack.redis_url, stack.database_url, memory.SMOKE if smoke else memory.FULL
+    ),
+    "reports": lambda stack, smoke: reports.rows(
+        stack.database_url, stack.redis_url, reports.SMOKE if smoke else reports.FULL
     ),
     "relay": lambda stack, smoke: [asyncio.run(relay.rebuilt(stack, smoke=smoke))],
     "peers": lambda stack, smoke: peers.rows(
