@@ -13,6 +13,7 @@ from db.schedules import Made, Schedules, Summary
 from jobs import Job, Schedule, registry
 from worker.app import database
 from worker.errors import TellerError
+from worker.relay import SWEEP_PAUSE_S
 from worker.settings import load_settings
 from worker.timetable import check, upcoming
 
@@ -40,6 +41,9 @@ def schedules(name: Name = None, count: Count = PREVIEW) -> None:
     console.print(_past_runs(made) if any(made.values()) else "no runs yet")
     console.print(_next_runs(declared, now, count))
     if name is None:
+        console.print(
+            f"relay sweep: every {SWEEP_PAUSE_S:g} s, by every worker, beside the timetable"
+        )
         for gone in sorted(set(summaries) - {schedule.name for _, schedule in declared}):
             console.print(f"{gone}: no job here declares it any more")
 

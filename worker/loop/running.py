@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import socket
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from uuid import uuid4
@@ -57,7 +58,7 @@ class Ending:
         return self.start_ms, self.finish_ms
 
 
-class JobRunner(arq_worker.Worker):
+class JobRunner(arq_worker.Worker, ABC):
     """The part of the worker that runs a job it holds."""
 
     lease_s: ClassVar[float] = 8.0
@@ -273,16 +274,19 @@ class JobRunner(arq_worker.Worker):
             failed.job_results += self._passed_over.values()
             raise
 
-    # Slots: what the loop does when one is free again. Without a loop there is none, so no body.
+    # Slots: what the loop does when one is free again (`slots.py`)
 
+    @abstractmethod
     def _free_slot(self, claim: Claim) -> None:
-        raise NotImplementedError
+        """Let the next job in; the end of this one may still be on its way to Redis."""
 
+    @abstractmethod
     def _recorded(self, finishes: "list[Finish]") -> None:
-        raise NotImplementedError
+        """Redis has these ends."""
 
+    @abstractmethod
     def _let_go(self, claim: Claim) -> None:
-        raise NotImplementedError
+        """Forget a job whose task ends."""
 
 
 def _cron_keep_ms() -> int:
