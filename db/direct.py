@@ -1,21 +1,78 @@
-"""A session's own asyncpg connection, for the few statements whose cost counts on every job."""
+"""A job's own transaction, driven through the session's asyncpg connection.
 
-from typing import TYPE_CHECKING, Any
+Every job has one, so what it costs counts: SQLAlchemy would send BEGIN and COMMIT through two more
+layers each. Its session works in this transaction like in any other, but does not know its end: a
+connection that returns to the pool with one that nobody committed is rolled back there
+(`db.engine`).
+"""
+
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import text
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
+BEGIN_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+_OWN: Final = "teller_own_transaction"
+"""Where a session keeps its connection, beside the SQLAlchemy transaction that holds it."""
+
+
+class TransactionGoneError(RuntimeError):
+    """The job's transaction ended before its job did: nothing of it may count."""
+
+
+async def begin(session: "AsyncSession", *, snapshot: bool = False) -> None:
+    """Begin a transaction that only `commit` can commit; closing or rolling back undoes it.
+
+    Args:
+        session: in no transaction yet.
+        snapshot: whether it reads one moment and cannot write.
+    """
+    connection: Any = await session.connection()
+    adapter = connection.sync_connection.connection.dbapi_connection
+    # SQLAlchemy must not begin one as well. The pool takes it for a transaction to roll back, so
+    # it is set before there may be one, and reset after there is none.
+    adapter.autocommit = True
+    session.info[_OWN] = (session.sync_session.get_transaction(), adapter)
+    await adapter.driver_connection.execute(BEGIN_SNAPSHOT if snapshot else "BEGIN")
+
+
+async def commit(session: "AsyncSession") -> None:
+    """Commit what `begin` began, with all that the session's objects have not written yet.
+
+    Raises:
+        TransactionGoneError: the session is not in that transaction any more.
+    """
+    await session.flush()
+    adapter = _own_adapter(session)
+    if adapter is None:
+        raise TransactionGoneError(
+            "the transaction is gone: a handler must not commit, roll back or close its session"
+        )
+    await adapter.driver_connection.execute("COMMIT")
+    adapter.autocommit = False
+
 
 async def driver_of(session: "AsyncSession") -> Any:  # noqa: ANN401 - asyncpg carries no types
     """Return the asyncpg connection of the session's transaction, which is open for certain.
 
-    SQLAlchemy sends BEGIN with its own first statement and not before; a statement given straight
-    to the driver ahead of that would commit by itself.
+    In a transaction of SQLAlchemy's own, BEGIN goes out with its first statement and not before; a
+    statement given straight to the driver ahead of that would commit by itself.
     """
+    adapter = _own_adapter(session)
+    if adapter is not None:
+        return adapter.driver_connection
     connection = await session.connection()
     driver: Any = (await connection.get_raw_connection()).driver_connection
     if not driver.is_in_transaction():
         await session.execute(text("SELECT 1"))
     return driver
+
+
+def _own_adapter(session: "AsyncSession") -> Any:  # noqa: ANN401 - SQLAlchemy's, without types
+    """Return the connection of a transaction that `begin` began, if the session is still in it."""
+    transaction, adapter = session.info.get(_OWN, (None, None))
+    held = transaction is not None and transaction is session.sync_session.get_transaction()
+    return adapter if held else None

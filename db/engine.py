@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
-from sqlalchemy import make_url
+from sqlalchemy import event, make_url
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import (
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
+    from sqlalchemy.pool import PoolResetState
 
 DRIVER: Final = "postgresql+asyncpg"
 
@@ -54,7 +56,7 @@ def create_engine(url: str, *, pool_size: int, application_name: str) -> AsyncEn
         pool_size: connections at most, as many as there are jobs at a time, plus the duties.
         application_name: shown in `pg_stat_activity`.
     """
-    return create_async_engine(
+    engine = create_async_engine(
         asyncpg_url(url),
         pool_size=pool_size,
         max_overflow=0,
@@ -70,11 +72,36 @@ def create_engine(url: str, *, pool_size: int, application_name: str) -> AsyncEn
             "server_settings": _server_settings(application_name),
         },
     )
+    event.listen(engine.sync_engine, "checkout", _replace_if_closed)
+    event.listen(engine.sync_engine, "reset", _end_own_transaction)
+    return engine
 
 
 def create_sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
     """Return the factory of short sessions: one per try of a job, never shared, never kept."""
     return async_sessionmaker(engine, expire_on_commit=False, autoflush=False)
+
+
+def _replace_if_closed(adapter: Any, _record: object, _proxy: object) -> None:  # noqa: ANN401 - as SQLAlchemy's events are
+    """Have the pool open another connection where this one is known to be lost."""
+    if adapter.driver_connection.is_closed():
+        raise DisconnectionError
+
+
+def _end_own_transaction(adapter: Any, _record: object, state: "PoolResetState") -> None:  # noqa: ANN401
+    """Roll back what `db.direct.begin` began and nobody committed, before the pool has it back.
+
+    Whatever the driver thinks: when it was cancelled within BEGIN, it does not know yet.
+    """
+    if not adapter.autocommit:
+        return
+    adapter.autocommit = False
+    if state.asyncio_safe and not adapter.driver_connection.is_closed():
+        adapter.run_async(_roll_back)
+
+
+async def _roll_back(driver: Any) -> None:  # noqa: ANN401 - asyncpg carries no types
+    await driver.execute("ROLLBACK")
 
 
 def _server_settings(application_name: str) -> dict[str, str]:

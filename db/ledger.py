@@ -1,10 +1,11 @@
 """The ledger: accounts, and the one way that money moves between them."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from sqlalchemy import text
 
 from db import money
+from db.direct import driver_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,9 +29,7 @@ Verdict = (
     | money.AmountVerdict
 )
 
-POST_TRANSFER = text(
-    "SELECT verdict FROM post_transfer(:id, :from_account, :to_account, :amount, :currency)"
-)
+POST_TRANSFER: Final = "SELECT verdict FROM post_transfer($1, $2, $3, $4, $5)"
 
 # Sorted, so that two users who open the same currencies in another order cannot deadlock.
 OPEN_WORLD_ACCOUNTS = text("""
@@ -83,19 +82,10 @@ class Ledger:
         minor = money.to_minor_units(amount, currency)
         if not isinstance(minor, int):
             return minor
-        return await self.post(
-            {
-                "id": id,
-                "from_account": from_account,
-                "to_account": to_account,
-                "amount": minor,
-                "currency": currency,
-            }
+        driver = await driver_of(self._session)
+        verdict: Verdict = await driver.fetchval(
+            POST_TRANSFER, id, from_account, to_account, minor, currency
         )
-
-    async def post(self, transfer: dict[str, Any]) -> Verdict:
-        """Call `post_transfer` with an amount that is already in minor units."""
-        verdict: Verdict = await self._session.scalar(POST_TRANSFER, transfer)
         return verdict
 
     async def open_accounts(

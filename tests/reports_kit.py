@@ -164,7 +164,7 @@ class Desk:
         delivered = Delivered(
             job_id or uuid.uuid4(), "build_report", "null", accepted_at or datetime.now(UTC)
         )
-        return with_payload(Delivery(delivered, None, try_number), wish)
+        return with_payload(Delivery(delivered, try_number), wish)
 
     async def build(self, **wish):
         return await self.executor.run(registry()["build_report"], self.delivery(**wish))

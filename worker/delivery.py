@@ -26,8 +26,6 @@ class Delivery:
     """One delivery of one job to this worker."""
 
     job: Delivered
-    raw: object
-    """The payload as JSON brought it, not yet validated."""
     try_number: int
     wait_s: float = 0.0
     """Seconds from when the job became runnable to when this worker took it."""
@@ -44,26 +42,23 @@ def read_delivery(
     kind: str, ctx: "Mapping[Any, Any]", args: "Sequence[Any]", kwargs: "Mapping[str, Any]"
 ) -> Delivery:
     """Return what arq delivered: the payload is the one positional argument, or in the record."""
-    job = identify(kind, ctx["job_id"], ctx["enqueue_time"])
     # arq's score is the millisecond from which the job may run.
-    wait_s = max(0.0, time.time() - ctx["score"] / 1000)
-    delivery = Delivery(job, None, ctx["job_try"], wait_s=round(wait_s, 6))
-    if not args and not kwargs:
-        return replace(delivery, by_id=True)
-    if len(args) == 1 and not kwargs:
-        return with_payload(delivery, args[0])
-    everything = {"args": list(args), "kwargs": dict(kwargs)}
-    fault = "the payload must be the one positional argument"
-    return with_payload(replace(delivery, fault=fault), everything)
+    wait_s = round(max(0.0, time.time() - ctx["score"] / 1000), 6)
+    by_id = not args and not kwargs
+    text, fault = ("null", None) if by_id else _payload_of(args, kwargs)
+    job = identify(kind, ctx["job_id"], ctx["enqueue_time"], text)
+    return Delivery(job, ctx["job_try"], wait_s=wait_s, by_id=by_id, fault=fault)
 
 
-def identify(kind: str, redis_id: str, enqueued_at: "datetime") -> Delivered:
-    """Return a job's identity in the record, its payload still to come."""
+def identify(
+    kind: str, redis_id: str, enqueued_at: "datetime", payload_json: str = "null"
+) -> Delivered:
+    """Return a job as the record knows it."""
     job_id = job_id_of(redis_id)
     return Delivered(
         id=job_id,
         kind=kind,
-        payload_json="null",
+        payload_json=payload_json,
         enqueued_at=enqueued_at,
         redis_id=None if redis_id == str(job_id) else redis_id.replace("\x00", "\ufffd"),
     )
@@ -71,14 +66,27 @@ def identify(kind: str, redis_id: str, enqueued_at: "datetime") -> Delivered:
 
 def with_payload(delivery: Delivery, raw: object) -> Delivery:
     """Return the delivery with its payload in a form that the record can keep, faults named."""
-    text = orjson.dumps(raw).decode()
-    fault = delivery.fault
+    text, fault = _keepable(raw)
+    return replace(delivery, job=replace(delivery.job, payload_json=text), fault=fault)
+
+
+def _payload_of(args: "Sequence[Any]", kwargs: "Mapping[str, Any]") -> tuple[str, str | None]:
+    if len(args) == 1 and not kwargs:
+        return _keepable(args[0])
+    text, fault = _keepable({"args": list(args), "kwargs": dict(kwargs)})
+    return text, fault or "the payload must be the one positional argument"
+
+
+def _keepable(raw: object) -> tuple[str, str | None]:
+    """Return a payload as JSON that the record can keep, and what is wrong with it."""
+    written = orjson.dumps(raw)
+    text, size, fault = written.decode(), len(written), None
     if _NUL.search(text):
         fault = "the payload contains the character U+0000"
-        text = orjson.dumps({"text": text}).decode()
-    size = len(text.encode())
+        written = orjson.dumps({"text": text})
+        text, size = written.decode(), len(written)
     if size > PAYLOAD_BYTES_MAX:
         fault = f"the payload has {size} bytes, more than {PAYLOAD_BYTES_MAX}"
     if size > PAYLOAD_KEPT_BYTES_MAX:
         text = orjson.dumps({"bytes": size, "text": text[:PAYLOAD_BYTES_MAX]}).decode()
-    return replace(delivery, job=replace(delivery.job, payload_json=text), raw=raw, fault=fault)
+    return text, fault

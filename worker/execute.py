@@ -7,7 +7,6 @@ a delivery may be repeated, cut short or lost at any point.
 
 import asyncio
 import random
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 from pydantic import BaseModel, ValidationError
 
+from db.direct import begin, commit
 from db.record import Failure, FinalState, Record
 from db.store import Store
 from jobs import Cancel, Context, Rejected, Snooze
@@ -31,7 +31,7 @@ from worker.setbacks import Setbacks
 from worker.telling import tell_outcome, tell_trouble
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -132,6 +132,7 @@ class Executor:
     ) -> Outcome:
         """Run the handler and the fence in one transaction of a session of their own."""
         async with self._sessions() as session:
+            await begin(session)
             if delivery.try_number > 1 and (ended := await settled(session, delivery)):
                 return ended
             if _needs_row(job, delivery) and not await Record(session).hold(delivery.job.id):
@@ -144,10 +145,11 @@ class Executor:
                 # A refusal keeps nothing of what the handler wrote, and a read-only snapshot can
                 # keep nothing: either way the outcome goes into a transaction of its own.
                 await session.rollback()
+                await begin(session)
             if not await Record(session).finish(delivery.job, state, result):
                 return await lost(session, delivery)
             window.open()
-            await session.commit()
+            await commit(session)
             return Finished(state, result)
 
     async def _handle(
@@ -156,12 +158,7 @@ class Executor:
         if job.policy.snapshot:
             # A snapshot begins with its transaction, and a redelivery has looked the row up.
             await session.rollback()
-            await session.connection(
-                execution_options={
-                    "isolation_level": "REPEATABLE READ",
-                    "postgresql_readonly": True,
-                }
-            )
+            await begin(session, snapshot=True)
         context = Context(
             job_id=delivery.job.id,
             try_number=delivery.try_number,
@@ -169,8 +166,15 @@ class Executor:
             store=Store(session),
             reports=self._reports,
         )
-        async with _deadline(job.policy.timeout):
-            return await job.handler(context, payload)
+        limit_s = job.policy.timeout.total_seconds()
+        deadline = asyncio.timeout(limit_s)
+        try:
+            async with deadline:
+                return await job.handler(context, payload)
+        except TimeoutError:
+            if deadline.expired():
+                raise JobTimeoutError(f"ran longer than {limit_s:g} s") from None
+            raise
 
     async def _snooze(
         self, session: "AsyncSession", delivery: "Delivery", snooze: Snooze, window: CommitWindow
@@ -216,21 +220,9 @@ def _parse(job: "Job", delivery: "Delivery") -> "Payload | Failure":
     if delivery.fault is not None:
         return failures.invalid_payload(delivery.fault)
     try:
-        return job.payload.from_wire(delivery.raw)
+        return job.payload.model_validate_json(delivery.job.payload_json)
     except ValidationError as error:
         return failures.invalid_payload(failures.validation_message(error))
-
-
-@asynccontextmanager
-async def _deadline(limit: timedelta) -> "AsyncIterator[None]":
-    deadline = asyncio.timeout(limit.total_seconds())
-    try:
-        async with deadline:
-            yield
-    except TimeoutError:
-        if deadline.expired():
-            raise JobTimeoutError(f"ran longer than {limit.total_seconds():g} s") from None
-        raise
 
 
 def _verdict(answer: object) -> tuple[FinalState, Any]:

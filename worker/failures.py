@@ -6,6 +6,7 @@ the input. Neither is kept.
 
 from typing import TYPE_CHECKING, Final
 
+from asyncpg.exceptions import PostgresError
 from sqlalchemy.exc import DBAPIError
 
 from db.record import Failure
@@ -20,12 +21,12 @@ FIELDS_NAMED_MAX: Final = 10
 
 def describe(error: BaseException) -> Failure:
     """Return the record's form of an exception."""
-    if isinstance(error, DBAPIError):
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    message = str(cause)
+    if isinstance(error, DBAPIError | PostgresError):
         # Only the first line: DETAIL, on the second, quotes values.
-        cause = error.orig if error.orig is not None else error
-        message = str(cause).partition("\n")[0].rpartition(">: ")[2]
-        return Failure(type(cause).__name__, message[:MESSAGE_CHARACTERS_MAX], sqlstate_of(error))
-    return Failure(type(error).__name__, str(error)[:MESSAGE_CHARACTERS_MAX], sqlstate_of(error))
+        message = message.partition("\n")[0].rpartition(">: ")[2]
+    return Failure(type(cause).__name__, message[:MESSAGE_CHARACTERS_MAX], sqlstate_of(error))
 
 
 def invalid_payload(message: str) -> Failure:

@@ -10,7 +10,11 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from asyncpg.exceptions import InterfaceError
+from asyncpg.exceptions import (
+    InterfaceError,
+    InternalClientError,
+    InvalidCachedStatementError,
+)
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -198,13 +202,17 @@ def _trouble_of(error: BaseException, sqlstate: str | None) -> Trouble:
             # The executor turns its own deadline into JobTimeoutError, so a bare TimeoutError is
             # a connection that did not come about.
             return Trouble.CONNECTION
-        case DBAPIError(orig=cause) if "InvalidCachedStatement" in repr(cause):
+        case InvalidCachedStatementError() | DBAPIError() if _plan_is_stale(error):
             return Trouble.STALE_PLAN
-        case OSError() | InterfaceError() if _lost_by_driver(error):
+        case OSError() | InterfaceError() | InternalClientError() if _lost_by_driver(error):
             return Trouble.CONNECTION
     if sqlstate is None:
         return Trouble.FAILURE
     return _BY_SQLSTATE.get(sqlstate) or _BY_CLASS.get(sqlstate[:2]) or Trouble.FAILURE
+
+
+def _plan_is_stale(error: Exception) -> bool:
+    return "InvalidCachedStatement" in repr(getattr(error, "orig", error))
 
 
 def _lost_by_driver(error: Exception) -> bool:
@@ -212,6 +220,8 @@ def _lost_by_driver(error: Exception) -> bool:
 
     With the server down asyncpg lets the socket's own error out, so the traceback is what tells.
     """
+    if isinstance(error, InternalClientError):
+        return True  # the server ended the connection while nobody was asking it anything
     if isinstance(error, InterfaceError):
         return "closed" in str(error)
     traceback = error.__traceback__

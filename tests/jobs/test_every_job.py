@@ -78,7 +78,7 @@ async def test_a_job_that_runs_twice_takes_effect_once(job, sessions, tmp_path):
     reports = Reports(tmp_path.as_uri())
     executor = Executor(sessions, Events(), reports, luck=lambda: 0.0)
     record = Delivered(uuid4(), job.kind, "null", datetime.now(UTC) - timedelta(minutes=1))
-    delivery = with_payload(Delivery(record, None, 1), await payload_of(job, sessions))
+    delivery = with_payload(Delivery(record, 1), await payload_of(job, sessions))
 
     first = await executor.run(job, delivery)
     after_first, files = await effects(sessions), sorted(tmp_path.rglob("*.*"))

@@ -52,14 +52,23 @@ _UPDATES = """\
 """
 _FENCE = "            if not await Record(session).finish(delivery.job, state, result):\n"
 _COMMIT = """            window.open()
-            await session.commit()
+            await commit(session)
             return Finished(state, result)
 """
 _HANDLE = "            answer = await self._handle(job, payload, delivery, session)\n"
+_OWN_USE = """\
+        async with self._sessions() as session:
+            await begin(session)
+            if delivery.try"""
 _KEPT_USE = """\
         async with _kept(self, delivery) as session:
+            if not session.in_transaction():
+                await begin(session)
             if delivery.try"""
-_KEPT = """@asynccontextmanager
+_KEPT = """from contextlib import asynccontextmanager
+
+
+@asynccontextmanager
 async def _kept(executor, delivery):
     kept = vars(executor).setdefault("kept", {})
     session = kept.pop(delivery.job.id, None) or executor._sessions()
@@ -144,7 +153,12 @@ MUTANTS = (
     Mutant(
         "the inbox in a transaction of its own",
         EXECUTE,
-        ((_FENCE, "            await session.commit()\n" + _FENCE),),
+        (
+            (
+                _FENCE,
+                "            await commit(session)\n            await begin(session)\n" + _FENCE,
+            ),
+        ),
         (*EXECUTE_TESTS, "tests/worker/test_commit.py"),
     ),
     Mutant(
@@ -155,7 +169,7 @@ MUTANTS = (
                 _COMMIT,
                 """            window.open()
             try:
-                await session.commit()
+                await commit(session)
             finally:
                 return Finished(state, result)
 """,
@@ -206,7 +220,7 @@ MUTANTS = (
         EXECUTE,
         (
             (
-                "        async with self._sessions() as session:\n            if delivery.try",
+                _OWN_USE,
                 _KEPT_USE,
             ),
             ("def _needs_row(", _KEPT + "def _needs_row("),

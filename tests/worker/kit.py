@@ -72,7 +72,7 @@ def transfer(payer, payee, amount="0.01", *, job_id=None, try_number=1):
         "amount": amount,
         "currency": "EUR",
     }
-    return with_payload(Delivery(job, None, try_number), raw)
+    return with_payload(Delivery(job, try_number), raw)
 
 
 def again(delivery):

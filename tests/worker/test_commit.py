@@ -10,16 +10,19 @@ END_IT = text("SELECT pg_terminate_backend(:pid)")
 
 
 def sessions_whose_first_commit_fails(engine, sessions):
-    """Return a factory: the first session that commits loses its connection just before."""
+    """Return a factory: the first session that commits loses its connection just before.
+
+    The last thing before COMMIT is that the session writes what its objects hold.
+    """
     failed = []
 
     class Unlucky(AsyncSession):
-        async def commit(self):
+        async def flush(self, objects=None):
+            await super().flush(objects)
             if not failed:
                 failed.append(await self.scalar(text("SELECT pg_backend_pid()")))
                 async with sessions() as executioner:
                     await executioner.execute(END_IT, {"pid": failed[0]})
-            await super().commit()
 
     return async_sessionmaker(engine, class_=Unlucky, expire_on_commit=False, autoflush=False)
 
@@ -49,9 +52,9 @@ async def test_what_a_handler_wrote_and_its_outcome_are_one_transaction(engine, 
     seen = []
 
     class Watched(AsyncSession):
-        async def commit(self):
+        async def flush(self, objects=None):
+            await super().flush(objects)
             seen.append((await one.posted([delivery.job.id]), await one.states([delivery.job.id])))
-            await super().commit()
 
     one = till(async_sessionmaker(engine, class_=Watched, expire_on_commit=False, autoflush=False))
     await one.run(delivery)

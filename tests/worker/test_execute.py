@@ -8,10 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 import pytest
-from sqlalchemy import bindparam, text
+from sqlalchemy import bindparam, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from db.direct import driver_of
 from db.engine import create_engine, create_sessions
+from db.models import User
 from db.record import Delivered, Record
 from jobs import Cancel, Job, Payload, Policy, Rejected, Result, Snooze
 from worker.delivery import Delivery, with_payload
@@ -80,7 +82,7 @@ def delivery_of(name="bear", *, job_id=None, try_number=1, **changes):
         payload_json="null",
         enqueued_at=datetime.now(UTC),
     )
-    delivery = with_payload(Delivery(job, None, try_number), {"name": name})
+    delivery = with_payload(Delivery(job, try_number), {"name": name})
     return replace(delivery, **changes)
 
 
@@ -136,12 +138,13 @@ async def test_a_job_delivered_many_times_at_once_takes_effect_once(bench):
 
 
 async def test_the_same_id_with_another_payload_is_a_conflict_and_does_nothing(bench):
-    first, second = delivery_of(uuid.uuid4().hex), delivery_of(uuid.uuid4().hex)
+    second_name = uuid.uuid4().hex
+    first, second = delivery_of(uuid.uuid4().hex), delivery_of(second_name)
     second = replace(second, job=replace(second.job, id=first.job.id))
     await bench.executor.run(job_of(make), first)
 
     assert await bench.executor.run(job_of(make), second) == Conflict()
-    assert await bench.toys(second.raw["name"]) == 0
+    assert await bench.toys(second_name) == 0
 
 
 async def test_a_rejection_is_final_and_keeps_nothing_that_was_written(bench):
@@ -373,6 +376,76 @@ async def test_a_handler_that_answers_something_else_fails_and_writes_nothing(be
     assert await bench.toys(name) == 0
 
 
+@pytest.mark.parametrize("how", ["commit", "rollback", "close"])
+async def test_a_handler_that_ends_the_transaction_itself_fails_and_writes_nothing(bench, how):
+    name = uuid.uuid4().hex
+
+    async def end_it(ctx, toy):
+        await write(ctx, toy.name)
+        await getattr(ctx.store.session, how)()
+        await write(ctx, toy.name)
+        return Made(name=toy.name)
+
+    delivery = delivery_of(name)
+    outcome = await bench.executor.run(job_of(end_it, attempts_max=1), delivery)
+    (error,) = await bench.errors(delivery)
+
+    assert outcome.state == "dead"
+    assert "a handler must not commit" in error["message"]
+    assert await bench.toys(name) == 0
+
+
+async def test_what_a_handler_only_added_to_its_session_is_written(bench, sessions):
+    name = uuid.uuid4().hex
+
+    async def add(ctx, toy):
+        ctx.store.session.add(User(username=toy.name, email=f"{toy.name}@example.com"))
+        return Made(name=toy.name)
+
+    outcome = await bench.executor.run(job_of(add), delivery_of(name))
+
+    assert outcome.state == "completed"
+    async with sessions() as session:
+        assert await session.scalar(select(User.email).where(User.username == name))
+
+
+async def test_a_table_that_changes_under_a_prepared_statement_costs_no_attempt(bench, sessions):
+    """asyncpg refuses a plan that is out of date; in a new transaction there is a new one."""
+    name, query = uuid.uuid4().hex, "SELECT * FROM toys LIMIT 1"
+    tries = []
+
+    async def look_twice(ctx, toy):
+        tries.append(1)
+        driver = await driver_of(ctx.store.session)
+        if len(tries) == 1:
+            await driver.fetch(query)
+            await driver.execute("ALTER TABLE toys ADD COLUMN IF NOT EXISTS colour text")
+        await driver.fetch(query)
+        return Made(name=toy.name)
+
+    outcome = await bench.executor.run(job_of(look_twice), delivery_of(name))
+
+    assert outcome.state == "completed"
+    assert [fields["trouble"] for _, fields in bench.told if "trouble" in fields] == ["stale_plan"]
+
+
+async def test_an_alarm_from_the_driver_is_told_without_its_values(bench):
+    async def break_a_rule(ctx, _toy):
+        driver = await driver_of(ctx.store.session)
+        await driver.execute(
+            "INSERT INTO accounts (code, currency, balance) VALUES ('secret-code', 'EUR', -5)"
+        )
+
+    delivery = delivery_of()
+    outcome = await bench.executor.run(job_of(break_a_rule), delivery)
+    (error,) = await bench.errors(delivery)
+
+    assert outcome.state == "dead"
+    assert (error["error"], error["sqlstate"]) == ("CheckViolationError", "23514")
+    assert error["message"].startswith("new row for relation")
+    assert "secret-code" not in str(error)
+
+
 async def test_a_snapshot_job_reads_one_moment_and_cannot_write(bench, sessions):
     name = uuid.uuid4().hex
 
@@ -397,7 +470,7 @@ async def test_a_job_that_came_by_its_id_finds_its_payload_in_the_record(bench, 
     async with sessions() as session, session.begin():
         await Record(session).postpone(delivery.job, timedelta())
 
-    by_id = Delivery(replace(delivery.job, payload_json="null"), None, 1, by_id=True)
+    by_id = Delivery(replace(delivery.job, payload_json="null"), 1, by_id=True)
     outcome = await bench.executor.run(job_of(make), by_id)
 
     assert outcome == Finished("completed", {"name": name})
@@ -405,7 +478,7 @@ async def test_a_job_that_came_by_its_id_finds_its_payload_in_the_record(bench, 
 
 
 async def test_an_id_without_payload_or_record_is_dead_not_lost(bench):
-    delivery = Delivery(delivery_of().job, None, 1, by_id=True)
+    delivery = Delivery(delivery_of().job, 1, by_id=True)
 
     outcome = await bench.executor.run(job_of(make), delivery)
 

@@ -6,6 +6,8 @@ import pytest
 from asyncpg.exceptions import (
     CheckViolationError,
     DeadlockDetectedError,
+    InternalClientError,
+    InvalidCachedStatementError,
     LockNotAvailableError,
     SerializationError,
 )
@@ -103,6 +105,9 @@ def test_backoff_is_positive_and_capped(attempts, chance):
         (wrapped(LockNotAvailableError("x")), Trouble.LOCK_TIMEOUT, "55P03"),
         (wrapped(CheckViolationError("x")), Trouble.ALARM, "23514"),
         (wrapped(RuntimeError("closed"), invalidated=True), Trouble.CONNECTION, None),
+        (DeadlockDetectedError("from the driver"), Trouble.CONFLICT, "40P01"),
+        (InvalidCachedStatementError("from the driver"), Trouble.STALE_PLAN, "0A000"),
+        (InternalClientError("in the middle of a goodbye"), Trouble.CONNECTION, None),
         (TimeoutError(), Trouble.CONNECTION, None),
         (JobTimeoutError(), Trouble.JOB_TIMEOUT, None),
         (FileNotFoundError("a handler's own file"), Trouble.FAILURE, None),

@@ -46,7 +46,7 @@ def run(sessions, exporter):
 
     async def one(job_id, payload):
         job = Delivered(job_id, "create_user", "null", datetime.now(UTC))
-        delivery = with_payload(Delivery(job, None, 1), payload)
+        delivery = with_payload(Delivery(job, 1), payload)
         await executor.run(registry()["create_user"], delivery)
         return exporter.get_finished_spans()[-1]
 

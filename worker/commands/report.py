@@ -107,7 +107,7 @@ async def _delivery(sessions: "async_sessionmaker[AsyncSession]") -> Delivery:
     async with sessions() as session:
         # The database's clock, since it is the one that stamps what is posted.
         now = await Store(session).reports.time()
-    return Delivery(Delivered(uuid4(), KIND, "null", now), None, try_number=1)
+    return Delivery(Delivered(uuid4(), KIND, "null", now), try_number=1)
 
 
 async def _run(executor: Executor, delivery: Delivery) -> str | None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from worker.app import create_worker
+from worker.footprint import settle_once_started
 from worker.health.gateway import gateway
 from worker.settings import load_settings
 from worker.supervisor import PROCESSES_MAX, Supervisor, stop_with_supervisor
@@ -38,4 +39,4 @@ def run(processes: Processes = 1, concurrency: Concurrency = None, burst: Burst 
             code = asyncio.run(Supervisor(command, processes, restart=not burst).run())
         raise typer.Exit(code)
     stop_with_supervisor()
-    create_worker(settings, burst=burst).run()
+    create_worker(settings, burst=burst, subscribers=[settle_once_started]).run()

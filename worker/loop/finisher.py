@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -19,6 +20,10 @@ logger = logging.getLogger("arq.worker")
 
 BATCH_MAX: Final = 250
 """Jobs per call: larger ones save nothing and make other clients of Redis wait."""
+BATCH_PART: Final = 4
+"""While more is due than fits, ends are recorded, and free slots filled, a quarter at a time ..."""
+BATCH_PATIENCE_S: Final = 0.002
+"""... or whatever there is after this long: every call to Redis costs as much as a short job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +47,22 @@ class Finisher:
         holdings: "Holdings",
         run: "RunScript",
         on_recorded: "Callable[[list[Finish]], None]",
+        is_enough: "Callable[[int], bool]" = bool,
     ) -> None:
+        """Say where to, and when.
+
+        Args:
+            holdings: what the worker holds.
+            run: runs a script on the worker's Redis.
+            on_recorded: hears which ends Redis has.
+            is_enough: whether so many ends are worth a call at once, and not a moment later.
+        """
         self._holdings = holdings
         self._run = run
         self._on_recorded = on_recorded
         self._waiting: deque[tuple[Finish, asyncio.Future[None]]] = deque()
+        self._is_enough = is_enough
+        self._enough = asyncio.Event()
         self._sender: asyncio.Task[None] | None = None
 
     def add(self, finish: Finish) -> "asyncio.Future[None]":
@@ -54,6 +70,8 @@ class Finisher:
         loop = asyncio.get_running_loop()
         recorded: asyncio.Future[None] = loop.create_future()
         self._waiting.append((finish, recorded))
+        if self._is_enough(len(self._waiting)):
+            self._enough.set()
         if self._sender is None:
             # It starts after everything that is ready to run now, so jobs that end in the same
             # turn of the event loop share a batch.
@@ -85,6 +103,7 @@ class Finisher:
         failures = 0
         try:
             while self._waiting:
+                await self._gather()
                 batch = [self._waiting[i] for i in range(min(len(self._waiting), BATCH_MAX))]
                 try:
                     await self._record(batch)
@@ -96,6 +115,14 @@ class Finisher:
                     failures = 0
         finally:
             self._sender = None
+
+    async def _gather(self) -> None:
+        """Wait a moment for more ends, unless there are enough."""
+        self._enough.clear()
+        if not self._is_enough(len(self._waiting)):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BATCH_PATIENCE_S):
+                    await self._enough.wait()
 
     async def _record(self, batch: "list[tuple[Finish, asyncio.Future[None]]]") -> None:
         args: list[Any] = [self._holdings.worker_id]

@@ -109,12 +109,22 @@ class JobLoop(JobSlots):
         if wanted < 1:
             return
         batch = await self._claim(wanted)
-        self._backlog = batch.more
+        self._note_backlog(more=batch.more)
         self._next_due_at = (
             None if batch.next_due_in_s is None else self._now() + batch.next_due_in_s
         )
         if batch.more and self.free_slots:
             self._wake.set()
+
+    def _note_backlog(self, *, more: bool) -> None:
+        self._backlog = more
+        if self._refill is not None:
+            self._refill.cancel()
+            self._refill = None
+        if more:
+            self._hungry.clear()
+        elif self.free_slots and self._accepting:
+            self._hungry.set()
 
     async def _claim(self, wanted: int, only: "Sequence[bytes]" = ()) -> Batch:
         claiming = self._claimer.claim(self.pool, wanted, aborts=self.allow_abort_jobs, only=only)

@@ -15,7 +15,7 @@ from arq.utils import ms_to_datetime, timestamp_ms, to_ms
 from arq.worker import FailedJobs, Retry, RetryJob
 
 from . import opening, reports
-from .finisher import Finish, Finisher
+from .finisher import BATCH_PART, Finish, Finisher
 from .holdings import Claim, Holdings
 from .link import LOSS_ERRORS, RedisLink
 from .opening import OpenJob, Refusal, open_job
@@ -71,7 +71,12 @@ class JobRunner(arq_worker.Worker, ABC):
         self.link = RedisLink()
         self._holdings = Holdings(self.worker_id, self.queue_name, self.lease_s)
         self._held = self._holdings.claims
-        self._finisher = Finisher(self._holdings, self._script, self._recorded)
+        # Whether the last claim left due jobs behind.
+        self._backlog = False
+        self._quorum = max(1, self.max_jobs // BATCH_PART)
+        self._finisher = Finisher(
+            self._holdings, self._script, self._recorded, self._enough_to_record
+        )
         self._passed_over: dict[str, JobResult] = {}
         self._shutting_down = False
 
@@ -229,6 +234,9 @@ class JobRunner(arq_worker.Worker, ABC):
         key = retry_key_prefix + claim.job_id
         await self.link.call(self.pool.setex(key, RETRY_TTL_S, str(job_try)))
         claim.tries = job_try
+
+    def _enough_to_record(self, ends: int) -> bool:
+        return not self._backlog or ends >= self._quorum
 
     # What is not run
 

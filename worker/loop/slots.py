@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from arq.utils import timestamp_ms
 
 from .connecting import clone_pool, open_pool
-from .finisher import Finish
+from .finisher import BATCH_PATIENCE_S, Finish
 from .holdings import Claim
 from .leases import LeaseKeeper
 from .opening import OpenJob
@@ -43,8 +43,7 @@ class JobSlots(JobRunner):
         # Set while this worker would take another job.
         self._hungry = asyncio.Event()
         self._hungry.set()
-        # Whether the last claim left due jobs behind.
-        self._backlog = False
+        self._refill: asyncio.TimerHandle | None = None
 
     def _open_pool(self, settings: "RedisSettings") -> "ArqRedis":
         return open_pool(
@@ -157,10 +156,21 @@ class JobSlots(JobRunner):
             return
         claim.in_slot = False
         self.job_counter -= 1
-        if self._accepting:
-            self._hungry.set()
         if self._backlog:
+            self._refill_soon()
+        elif self._accepting:
+            self._hungry.set()
+
+    def _refill_soon(self) -> None:
+        """Claim again once it is worth a call; no ring is needed to know that more is due."""
+        if self.free_slots >= self._quorum:
             self._wake.set()
+        elif self._refill is None:
+            self._refill = asyncio.get_running_loop().call_later(BATCH_PATIENCE_S, self._refill_now)
+
+    def _refill_now(self) -> None:
+        self._refill = None
+        self._wake.set()
 
     def _recorded(self, finishes: list[Finish]) -> None:
         for finish in finishes:
@@ -174,7 +184,9 @@ class JobSlots(JobRunner):
         self._free_slot(claim)
         self._held.pop(claim.job_id, None)
         self.tasks.pop(claim.job_id, None)
-        if self.burst or self._backlog:
+        if self._backlog:
+            self._refill_soon()
+        elif self.burst:
             self._wake.set()
 
     @staticmethod
