@@ -4,8 +4,6 @@ from decimal import Decimal
 from functools import cache
 from typing import Final, Literal
 
-from iso4217 import Currency
-
 MINOR_UNITS_MAX: Final = 2**63 - 1  # what a BIGINT holds
 
 AmountVerdict = Literal["unknown_currency", "too_many_decimals", "amount_too_large"]
@@ -14,6 +12,9 @@ AmountVerdict = Literal["unknown_currency", "too_many_decimals", "amount_too_lar
 @cache
 def exponent(currency: str) -> int | None:
     """Return the digits after the point, or None: no such currency, or (gold) none defined."""
+    # A megabyte with its XML parser, for processes that move money.
+    from iso4217 import Currency
+
     try:
         return Currency(currency).exponent
     except ValueError:

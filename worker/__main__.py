@@ -9,12 +9,10 @@ import typer
 from typer.core import TyperGroup
 
 from worker import commands
-from worker.errors import TellerError
+from worker.errors import TellerError, tell
 
 if TYPE_CHECKING:
     from typer._click.core import Command, Context  # typer carries its own copy of click
-
-USAGE_ERROR = 2
 
 
 class Commands(TyperGroup):
@@ -54,8 +52,7 @@ def run() -> int:
     try:
         app(standalone_mode=True)
     except TellerError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return USAGE_ERROR
+        return tell(error)
     return 0
 
 

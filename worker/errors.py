@@ -7,6 +7,11 @@ TellerError
 └── StartupError        the worker cannot start; the message says what to do
 """
 
+import sys
+from typing import Final
+
+USAGE_ERROR: Final = 2
+
 
 class TellerError(Exception):
     """The base of all errors here."""
@@ -26,3 +31,9 @@ class JobConflictError(TellerError):
 
 class StartupError(TellerError):
     """The worker cannot start."""
+
+
+def tell(error: TellerError) -> int:
+    """Say an expected error in one line, and return the exit code for it."""
+    sys.stderr.write(f"error: {error}\n")
+    return USAGE_ERROR

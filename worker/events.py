@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-import structlog
+from worker.logs import write_event
 
 Subscriber = Callable[[str, dict[str, Any]], None]
 
@@ -168,4 +168,4 @@ class Events:
 
 def log_events(name: str, fields: dict[str, Any]) -> None:
     """Write one structured line for an event, at the catalogue's level."""
-    structlog.get_logger().log(CATALOGUE[name].level, name, **fields)
+    write_event(CATALOGUE[name].level, name, fields)

@@ -1,11 +1,9 @@
 """What a worker process holds and looks at again and again, once it has started.
 
 By then everything is loaded that it will ever need, and stays: some 100,000 objects that Python's
-garbage collector would walk through every few hundred jobs. And the imports have left gaps in the
-C library's heap that nobody will fill.
+garbage collector would walk through every few hundred jobs.
 """
 
-import ctypes
 import gc
 from typing import Any, Final
 
@@ -14,13 +12,10 @@ YOUNG_OBJECTS_MAX: Final = 10_000
 
 
 def settle() -> None:
-    """Take what is loaded out of the garbage collector's sight, and give unused memory back."""
+    """Take what is loaded out of the garbage collector's sight, and let it look less often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS_MAX, *gc.get_threshold()[1:])
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:  # glibc's
-        trim(0)
 
 
 def settle_once_started(name: str, _fields: dict[str, Any]) -> None:

@@ -2,28 +2,58 @@
 
 import logging
 import sys
-from typing import Final
+from datetime import UTC, datetime
+from typing import Any, Final
 
-import structlog
+import orjson
 
+OURS: Final = "teller"
 ARQ_LOGGER: Final = "arq.worker"
 _ARGUMENTS_PLACE: Final = 2
 """Where `%6.2fs → %s(%s)%s`, arq's line at a job's start, has the arguments."""
 
+_logger: Final = logging.getLogger(OURS)
+
+
+def write_event(level: int, event: str, fields: dict[str, Any]) -> None:
+    """Write one line for an event, if its level is on."""
+    _logger.log(level, event, extra={"fields": fields})
+
 
 def configure_logs(level: str) -> None:
-    """Write structured lines to standard error from `level` up."""
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
+    """Write our own events to standard error from `level` up. Safe to call again."""
+    _logger.setLevel(level)
+    _logger.handlers[:] = [_lines()]
+    _logger.propagate = False
+
+
+def configure_all_logs(level: str) -> None:
+    """In a process of our own, write what libraries warn of as JSON as well."""
+    configure_logs(level)
+    others = _lines()
+    others.setLevel(max(logging.WARNING, logging.getLevelName(level)))
+    logging.getLogger().handlers[:] = [others]
+
+
+class JsonLines(logging.Formatter):
+    """A log record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line: what happened, its fields, how bad it is, and when (UTC)."""
+        line: dict[str, Any] = {"event": record.getMessage(), **getattr(record, "fields", {})}
+        if record.name != OURS:
+            line["logger"] = record.name
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
+        line |= {"level": record.levelname.lower(), "at": at}
+        return orjson.dumps(line, default=str).decode()
+
+
+def _lines() -> logging.Handler:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    return handler
 
 
 class _ArgumentsHidden(logging.Filter):

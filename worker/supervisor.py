@@ -5,13 +5,14 @@ supervisor holds.
 """
 
 import asyncio
+import logging
 import os
 import signal
 import sys
 import threading
 from typing import Final
 
-import structlog
+from worker.logs import write_event
 
 RESTART_WAIT_BASE_S: Final = 0.5
 RESTART_WAIT_MAX_S: Final = 30.0
@@ -19,8 +20,6 @@ RESTART_WAIT_MAX_S: Final = 30.0
 STEADY_AFTER_S: Final = 60.0
 PROCESSES_MAX: Final = 64
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-
-_log = structlog.get_logger()
 
 
 class Supervisor:
@@ -52,7 +51,8 @@ class Supervisor:
             steady = asyncio.get_running_loop().time() - started_at > STEADY_AFTER_S
             crashes = 0 if steady else crashes + 1
             wait_s = min(RESTART_WAIT_MAX_S, RESTART_WAIT_BASE_S * 2.0 ** min(crashes, 16))
-            _log.error("worker.crashed", slot=slot, exit_code=code, restart_in_s=wait_s)
+            crash = {"slot": slot, "exit_code": code, "restart_in_s": wait_s}
+            write_event(logging.ERROR, "worker.crashed", crash)
             if await self._stopped_within(wait_s):
                 return code
 

@@ -6,6 +6,7 @@ Without the package, or without anybody who collects spans, `create_tracing` ret
 """
 
 import os
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,6 +33,8 @@ def create_tracing(
     sessions: "async_sessionmaker[AsyncSession]", events: "Events"
 ) -> "Tracing | None":
     """Return what makes the spans, listening to `events`; None where nobody collects spans."""
+    if not _is_wanted():
+        return None
     try:
         from opentelemetry import trace
     except ImportError:
@@ -44,6 +47,13 @@ def create_tracing(
     tracing = Tracing(provider.get_tracer(SCOPE, version), sessions)
     events.subscribe(tracing.note)
     return tracing
+
+
+def _is_wanted() -> bool:
+    """Tell whether there can be a provider: somebody set one, or the environment names one."""
+    return "opentelemetry.trace" in sys.modules or any(
+        name.startswith("OTEL_") for name in os.environ
+    )
 
 
 def _provide_if_asked(version: str) -> None:

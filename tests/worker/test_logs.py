@@ -116,7 +116,7 @@ async def test_a_failing_job_leaves_nothing_private_in_our_loops_logs(
 
     text_logged = logged()
     assert "create_user" in text_logged
-    assert '"event": "worker.started"' in text_logged
+    assert '"event":"worker.started"' in text_logged
     assert [secret for secret in SECRETS if secret in text_logged.lower()] == []
 
 

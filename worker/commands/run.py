@@ -2,16 +2,15 @@
 
 import asyncio
 import os
-import sys
 from typing import Annotated
 
 import typer
 
-from worker.app import create_worker
-from worker.footprint import settle_once_started
 from worker.health.gateway import gateway
+from worker.logs import configure_all_logs
+from worker.process import become_worker, command
 from worker.settings import load_settings
-from worker.supervisor import PROCESSES_MAX, Supervisor, stop_with_supervisor
+from worker.supervisor import PROCESSES_MAX, Supervisor
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -33,10 +32,10 @@ def run(processes: Processes = 1, concurrency: Concurrency = None, burst: Burst 
     if concurrency is not None:
         os.environ["TELLER_CONCURRENCY"] = str(concurrency)
     settings = load_settings()
+    configure_all_logs(settings.log_level)
     if processes > 1:
-        command = [sys.executable, "-m", "worker", "run", *(["--burst"] if burst else [])]
         with gateway(settings, processes):
-            code = asyncio.run(Supervisor(command, processes, restart=not burst).run())
+            supervisor = Supervisor(command(burst=burst), processes, restart=not burst)
+            code = asyncio.run(supervisor.run())
         raise typer.Exit(code)
-    stop_with_supervisor()
-    create_worker(settings, burst=burst, subscribers=[settle_once_started]).run()
+    become_worker(burst=burst)

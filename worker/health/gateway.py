@@ -6,6 +6,7 @@ all children are. Metrics are merged under a label `process`.
 """
 
 import asyncio
+import logging
 import os
 import shutil
 import tempfile
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
-import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 
 from worker.health.pages import OK, UNAVAILABLE, Page, json_page
 from worker.health.server import Server
+from worker.logs import write_event
 from worker.supervisor import CHILD_SLOT
 from worker.telemetry import CONTENT_TYPE
 
@@ -35,8 +36,6 @@ SOCKETS: Final = "TELLER_HEALTH_SOCKETS"
 """The directory of the children's sockets, set by a supervisor."""
 CHILD_ANSWER_MAX_S: Final = 2.0
 CHILD_ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
-
-_log = structlog.get_logger()
 
 
 def child_socket() -> Path | None:
@@ -58,7 +57,8 @@ def gateway(settings: "Settings", processes: int) -> "Iterator[None]":
         try:
             server.start()
         except OSError as error:
-            _log.warning("health.unavailable", port=settings.health_port, error=error.strerror)
+            trouble = {"port": settings.health_port, "error": error.strerror}
+            write_event(logging.WARNING, "health.unavailable", trouble)
         yield
     finally:
         server.stop()

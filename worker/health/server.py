@@ -5,15 +5,16 @@ closed. Whatever comes in, the thread goes on.
 """
 
 import asyncio
+import logging
 import threading
 from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol
 
 import h11
-import structlog
 
 from worker.health.pages import Page, json_page
+from worker.logs import write_event
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +28,6 @@ START_WAIT_S: Final = 5.0
 STOP_WAIT_S: Final = 2.0
 
 BAD: Final = HTTPStatus.BAD_REQUEST
-
-_log = structlog.get_logger()
 
 
 class Site(Protocol):
@@ -114,7 +113,7 @@ class Server:
         except (TimeoutError, ConnectionError):
             pass  # a client that is slow or gone gets no answer
         except Exception as error:  # noqa: BLE001 - no request may end the probes
-            _log.error("health.request_failed", error=type(error).__name__)
+            write_event(logging.ERROR, "health.request_failed", {"error": type(error).__name__})
         finally:
             self._connections -= 1
             writer.close()

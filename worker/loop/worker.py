@@ -157,6 +157,7 @@ class Worker(JobLoop):
         if not self._handle_signals:
             self.handle_sig(signal.SIGUSR1)
         if not self._pool:
+            await self._leases.stop()  # it may have run jobs of another source
             return
         await self._stop_working()
         await self._settle()
