@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import text
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 BEGIN_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
@@ -21,6 +21,32 @@ _OWN: Final = "teller_own_transaction"
 
 class TransactionGoneError(RuntimeError):
     """The job's transaction ended before its job did: nothing of it may count."""
+
+
+class OwnTransaction:
+    """A new session, in a transaction of its own, for the length of a block."""
+
+    __slots__ = ("_session",)
+
+    def __init__(self, sessions: "async_sessionmaker[AsyncSession]") -> None:
+        self._session = sessions()
+
+    async def __aenter__(self) -> "AsyncSession":
+        """Begin; see `begin`."""
+        try:
+            await begin(self._session)
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return self._session
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Close the session; what was not committed is rolled back."""
+        if error is None:
+            await self._session.close()
+        else:
+            # Its way of closing, in a task that no second cancellation cuts short.
+            await self._session.__aexit__(kind, error, traceback)
 
 
 async def begin(session: "AsyncSession", *, snapshot: bool = False) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from db.direct import begin, commit
+from db.direct import OwnTransaction, begin, commit
 from db.record import Failure, FinalState, Record
 from db.store import Store
 from jobs import Cancel, Context, Rejected, Snooze
@@ -131,8 +131,7 @@ class Executor:
         self, job: "Job", payload: "Payload", delivery: "Delivery", window: CommitWindow
     ) -> Outcome:
         """Run the handler and the fence in one transaction of a session of their own."""
-        async with self._sessions() as session:
-            await begin(session)
+        async with OwnTransaction(self._sessions) as session:
             if delivery.try_number > 1 and (ended := await settled(session, delivery)):
                 return ended
             if _needs_row(job, delivery) and not await Record(session).hold(delivery.job.id):

@@ -61,6 +61,7 @@ class Metrics:
         self.registry.register(Figures(condition, pulse, census))
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
+        self._of_jobs: dict[tuple[str, str], tuple[Counter, Histogram, Histogram]] = {}
         self._start_at_zero()
 
     def _define(self) -> None:
@@ -130,10 +131,10 @@ class Metrics:
         """Count an event."""
         match name:
             case "job.finished":
-                kind = self._kind(fields)
-                self._finished.labels(kind, fields["state"]).inc()
-                self._wait.labels(kind).observe(fields["wait_s"])
-                self._run.labels(kind, fields["state"]).observe(fields["run_s"])
+                finished, wait, run = self._of_job(self._kind(fields), fields["state"])
+                finished.inc()
+                wait.observe(fields["wait_s"])
+                run.observe(fields["run_s"])
             case "job.dead":
                 kind = self._kind(fields)
                 self._finished.labels(kind, "dead").inc()
@@ -169,6 +170,17 @@ class Metrics:
                 self._schedule_failed.labels(fields["schedule"]).inc()
             case "duty.failed":
                 self._duty_failed.labels(fields["duty"]).inc()
+
+    def _of_job(self, kind: str, outcome: str) -> tuple[Counter, Histogram, Histogram]:
+        """Return the three series of a job that ended, looked up once: they count on every job."""
+        series = self._of_jobs.get((kind, outcome))
+        if series is None:
+            series = self._of_jobs[kind, outcome] = (
+                self._finished.labels(kind, outcome),
+                self._wait.labels(kind),
+                self._run.labels(kind, outcome),
+            )
+        return series
 
     def exposition(self) -> bytes:
         """Return everything in Prometheus's text format."""

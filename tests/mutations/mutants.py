@@ -57,8 +57,7 @@ _COMMIT = """            window.open()
 """
 _HANDLE = "            answer = await self._handle(job, payload, delivery, session)\n"
 _OWN_USE = """\
-        async with self._sessions() as session:
-            await begin(session)
+        async with OwnTransaction(self._sessions) as session:
             if delivery.try"""
 _KEPT_USE = """\
         async with _kept(self, delivery) as session:

@@ -2,7 +2,6 @@
 
 import asyncio
 import uuid
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
@@ -538,10 +537,8 @@ async def test_a_payload_of_a_newer_version_waits_for_a_worker_that_takes_it(ben
 
 
 async def test_with_the_database_away_a_job_goes_back_and_is_not_failed(bench):
-    @asynccontextmanager
-    async def unreachable():
+    def unreachable():
         raise OSError("connection refused")
-        yield
 
     told = []
     executor = Executor(

@@ -67,7 +67,8 @@ class Finisher:
 
     def add(self, finish: Finish) -> "asyncio.Future[None]":
         """Take over a job's end; the future resolves when Redis has it."""
-        loop = asyncio.get_running_loop()
+        # Asking for the running loop is a system call before Python 3.12, and this is done per job.
+        loop = self._sender.get_loop() if self._sender else asyncio.get_running_loop()
         recorded: asyncio.Future[None] = loop.create_future()
         self._waiting.append((finish, recorded))
         if self._is_enough(len(self._waiting)):
