@@ -1,104 +1,125 @@
-"""A job's own transaction, driven through the session's asyncpg connection.
+"""A job's own transaction, driven through its asyncpg connection.
 
 Every job has one, so what it costs counts: SQLAlchemy would send BEGIN and COMMIT through two more
-layers each. Its session works in this transaction like in any other, but does not know its end: a
+layers each. The job's session works in this transaction like in any other, but does not own it: a
 connection that returns to the pool with one that nobody committed is rolled back there
 (`db.engine`).
 """
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+BEGIN: Final = "BEGIN"
 BEGIN_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
-_OWN: Final = "teller_own_transaction"
-"""Where a session keeps its connection, beside the SQLAlchemy transaction that holds it."""
+_DRIVER: Final = "teller_driver"
+"""Where a job's session keeps the driver of its transaction."""
 
 
-class TransactionGoneError(RuntimeError):
-    """The job's transaction ended before its job did: nothing of it may count."""
+class NotYoursToEndError(RuntimeError):
+    """A handler tried to end its transaction: all of it belongs to the job, or none."""
+
+
+class JobSession(AsyncSession):
+    """The session of a job: for everything but ending the transaction."""
+
+    async def commit(self) -> NoReturn:
+        """Refuse; the worker commits, together with the job's outcome."""
+        self._refuse()
+
+    async def rollback(self) -> NoReturn:
+        """Refuse; a handler raises, or answers `Rejected`, and nothing is kept."""
+        self._refuse()
+
+    async def close(self) -> NoReturn:
+        """Refuse; the worker closes it."""
+        self._refuse()
+
+    async def release(self) -> None:
+        """Forget everything; what is in the database is the transaction's to decide."""
+        if self.in_transaction():
+            await super().close()
+        else:
+            self.expunge_all()
+
+    @staticmethod
+    def _refuse() -> NoReturn:
+        raise NotYoursToEndError("a handler must not commit, roll back or close its session")
 
 
 class OwnTransaction:
-    """A new session, in a transaction of its own, for the length of a block."""
+    """A new session in a transaction of its own, for the length of a block.
 
-    __slots__ = ("_session",)
+    Only `commit` keeps anything: however the block ends otherwise, it is rolled back.
+    """
 
-    def __init__(self, sessions: "async_sessionmaker[AsyncSession]") -> None:
-        self._session = sessions()
+    __slots__ = ("_connection", "_engine", "_pooled", "session")
 
-    async def __aenter__(self) -> "AsyncSession":
-        """Begin; see `begin`."""
+    def __init__(self, engine: "AsyncEngine") -> None:
+        self._engine = engine
+
+    async def __aenter__(self) -> Self:
+        """Take a connection, and begin."""
+        self._connection: AsyncConnection = await self._engine.connect()
         try:
-            await begin(self._session)
-        except BaseException as error:
-            await self.__aexit__(type(error), error, error.__traceback__)
+            proxied: Any = self._connection.sync_connection
+            self._pooled: Any = proxied.connection.dbapi_connection
+            # SQLAlchemy must not begin one as well. The pool takes this for a transaction to roll
+            # back, so it is set before there may be one, and reset after there is none.
+            self._pooled.autocommit = True
+            await self._pooled.driver_connection.execute(BEGIN)
+        except BaseException:
+            await self._connection.__aexit__(None, None, None)
             raise
-        return self._session
+        self.session = JobSession(self._connection, expire_on_commit=False, autoflush=False)
+        self.session.info[_DRIVER] = self._pooled.driver_connection
+        return self
 
-    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """Close the session; what was not committed is rolled back."""
-        if error is None:
-            await self._session.close()
-        else:
-            # Its way of closing, in a task that no second cancellation cuts short.
-            await self._session.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *error: object) -> None:
+        """Let go of the session and the connection; what was not committed is rolled back."""
+        try:
+            await self.session.release()
+        finally:
+            if self._pooled.autocommit:
+                # In a task that no cancellation cuts short.
+                await self._connection.__aexit__(*error)
+            else:
+                await self._connection.close()
 
+    async def restart(self, *, snapshot: bool = False) -> None:
+        """Roll back, and begin again.
 
-async def begin(session: "AsyncSession", *, snapshot: bool = False) -> None:
-    """Begin a transaction that only `commit` can commit; closing or rolling back undoes it.
-
-    Args:
-        session: in no transaction yet.
-        snapshot: whether it reads one moment and cannot write.
-    """
-    connection: Any = await session.connection()
-    adapter = connection.sync_connection.connection.dbapi_connection
-    # SQLAlchemy must not begin one as well. The pool takes it for a transaction to roll back, so
-    # it is set before there may be one, and reset after there is none.
-    adapter.autocommit = True
-    session.info[_OWN] = (session.sync_session.get_transaction(), adapter)
-    await adapter.driver_connection.execute(BEGIN_SNAPSHOT if snapshot else "BEGIN")
-
-
-async def commit(session: "AsyncSession") -> None:
-    """Commit what `begin` began, with all that the session's objects have not written yet.
-
-    Raises:
-        TransactionGoneError: the session is not in that transaction any more.
-    """
-    await session.flush()
-    adapter = _own_adapter(session)
-    if adapter is None:
-        raise TransactionGoneError(
-            "the transaction is gone: a handler must not commit, roll back or close its session"
+        Args:
+            snapshot: whether what follows reads one moment and cannot write.
+        """
+        await self.session.release()
+        await self._pooled.driver_connection.execute(
+            f"ROLLBACK; {BEGIN_SNAPSHOT if snapshot else BEGIN}"
         )
-    await adapter.driver_connection.execute("COMMIT")
-    adapter.autocommit = False
+
+    async def commit(self) -> None:
+        """Commit, with all that the session's objects have not written yet."""
+        await self.session.flush()
+        await self._pooled.driver_connection.execute("COMMIT")
+        self._pooled.autocommit = False
 
 
-async def driver_of(session: "AsyncSession") -> Any:  # noqa: ANN401 - asyncpg carries no types
+async def driver_of(session: AsyncSession) -> Any:  # noqa: ANN401 - asyncpg carries no types
     """Return the asyncpg connection of the session's transaction, which is open for certain.
 
     In a transaction of SQLAlchemy's own, BEGIN goes out with its first statement and not before; a
     statement given straight to the driver ahead of that would commit by itself.
     """
-    adapter = _own_adapter(session)
-    if adapter is not None:
-        return adapter.driver_connection
+    driver: Any = session.info.get(_DRIVER)
+    if driver is not None:
+        return driver
     connection = await session.connection()
-    driver: Any = (await connection.get_raw_connection()).driver_connection
+    driver = (await connection.get_raw_connection()).driver_connection
     if not driver.is_in_transaction():
         await session.execute(text("SELECT 1"))
     return driver
-
-
-def _own_adapter(session: "AsyncSession") -> Any:  # noqa: ANN401 - SQLAlchemy's, without types
-    """Return the connection of a transaction that `begin` began, if the session is still in it."""
-    transaction, adapter = session.info.get(_OWN, (None, None))
-    held = transaction is not None and transaction is session.sync_session.get_transaction()
-    return adapter if held else None

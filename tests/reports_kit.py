@@ -154,7 +154,7 @@ class Desk:
     def __post_init__(self):
         self.reports = Reports(self.directory.as_uri())
         self.executor = Executor(
-            self.sessions,
+            self.sessions.kw["bind"],
             Events(lambda name, fields: self.told.append((name, fields))),
             self.reports,
             lambda: 0.5,

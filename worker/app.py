@@ -110,7 +110,7 @@ class Options:
         reports = Reports(settings.reports_url)
         reports.watch(ProgressBoard(ctx["redis"]).note)
         ctx[EXECUTOR] = ObservedExecutor(
-            *(sessions, events, reports),
+            *(engine, events, reports),
             condition=health.condition,
             tracing=create_tracing(sessions, events),
         )

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from db.direct import OwnTransaction, begin, commit
+from db.direct import OwnTransaction
+from db.engine import create_sessions
 from db.record import Failure, FinalState, Record
 from db.store import Store
 from jobs import Cancel, Context, Rejected, Snooze
@@ -33,7 +34,7 @@ from worker.telling import tell_outcome, tell_trouble
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from jobs import Job, Payload
     from worker.delivery import Delivery
@@ -49,12 +50,13 @@ class Executor:
 
     def __init__(
         self,
-        sessions: "async_sessionmaker[AsyncSession]",
+        engine: "AsyncEngine",
         events: "Events",
         reports: "Reports",
         luck: "Callable[[], float]" = random.random,
     ) -> None:
-        self._sessions = sessions
+        self._engine = engine
+        self._sessions = sessions = create_sessions(engine)
         self._events = events
         self._reports = reports
         self._luck = luck
@@ -131,38 +133,38 @@ class Executor:
         self, job: "Job", payload: "Payload", delivery: "Delivery", window: CommitWindow
     ) -> Outcome:
         """Run the handler and the fence in one transaction of a session of their own."""
-        async with OwnTransaction(self._sessions) as session:
+        async with OwnTransaction(self._engine) as transaction:
+            session = transaction.session
             if delivery.try_number > 1 and (ended := await settled(session, delivery)):
                 return ended
             if _needs_row(job, delivery) and not await Record(session).hold(delivery.job.id):
                 return Later(HELD_ELSEWHERE_RETRY)
-            answer = await self._handle(job, payload, delivery, session)
+            answer = await self._handle(job, payload, delivery, transaction)
             if isinstance(answer, Snooze):
-                return await self._snooze(session, delivery, answer, window)
+                return await _snooze(transaction, delivery, answer, window)
             state, result = _verdict(answer)
             if state != "completed" or job.policy.snapshot:
                 # A refusal keeps nothing of what the handler wrote, and a read-only snapshot can
                 # keep nothing: either way the outcome goes into a transaction of its own.
-                await session.rollback()
-                await begin(session)
+                await transaction.restart()
             if not await Record(session).finish(delivery.job, state, result):
+                await transaction.restart()
                 return await lost(session, delivery)
             window.open()
-            await commit(session)
+            await transaction.commit()
             return Finished(state, result)
 
     async def _handle(
-        self, job: "Job", payload: "Payload", delivery: "Delivery", session: "AsyncSession"
+        self, job: "Job", payload: "Payload", delivery: "Delivery", transaction: OwnTransaction
     ) -> object:
         if job.policy.snapshot:
             # A snapshot begins with its transaction, and a redelivery has looked the row up.
-            await session.rollback()
-            await begin(session, snapshot=True)
+            await transaction.restart(snapshot=True)
         context = Context(
             job_id=delivery.job.id,
             try_number=delivery.try_number,
             enqueued_at=delivery.job.enqueued_at,
-            store=Store(session),
+            store=Store(transaction.session),
             reports=self._reports,
         )
         limit_s = job.policy.timeout.total_seconds()
@@ -174,16 +176,6 @@ class Executor:
             if deadline.expired():
                 raise JobTimeoutError(f"ran longer than {limit_s:g} s") from None
             raise
-
-    async def _snooze(
-        self, session: "AsyncSession", delivery: "Delivery", snooze: Snooze, window: CommitWindow
-    ) -> Outcome:
-        await session.rollback()
-        if not await Record(session).postpone(delivery.job, snooze.delay):
-            return await lost(session, delivery)
-        window.open()
-        await session.commit()
-        return Later(snooze.delay)
 
     async def _after(
         self, error: Exception, job: "Job", delivery: "Delivery", tries: int
@@ -208,6 +200,17 @@ class Executor:
                 )
             case Bury():
                 return await self._setbacks.bury(delivery, failures.describe(error))
+
+
+async def _snooze(
+    transaction: OwnTransaction, delivery: "Delivery", snooze: Snooze, window: CommitWindow
+) -> Outcome:
+    await transaction.restart()
+    if not await Record(transaction.session).postpone(delivery.job, snooze.delay):
+        return await lost(transaction.session, delivery)
+    window.open()
+    await transaction.commit()
+    return Later(snooze.delay)
 
 
 def _needs_row(job: "Job", delivery: "Delivery") -> bool:

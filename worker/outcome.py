@@ -45,8 +45,7 @@ async def settled(session: "AsyncSession", delivery: "Delivery") -> Outcome | No
 
 
 async def lost(session: "AsyncSession", delivery: "Delivery") -> Outcome:
-    """Return what the fence lost to, after rolling back whatever stood before it."""
-    await session.rollback()
+    """Return what the fence lost to; whatever stood before it was rolled back."""
     # If nothing final is there, the row has changed since: somebody replayed or removed the job.
     return await settled(session, delivery) or Later(ROW_CHANGED_RETRY)
 

@@ -101,6 +101,7 @@ class Setbacks:
                 spent=verdict.spent,
                 delay=verdict.delay,
             ):
+                await session.rollback()
                 return await lost(session, delivery)
             window.open()
             await session.commit()

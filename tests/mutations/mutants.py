@@ -52,17 +52,17 @@ _UPDATES = """\
 """
 _FENCE = "            if not await Record(session).finish(delivery.job, state, result):\n"
 _COMMIT = """            window.open()
-            await commit(session)
+            await transaction.commit()
             return Finished(state, result)
 """
-_HANDLE = "            answer = await self._handle(job, payload, delivery, session)\n"
+_HANDLE = "            answer = await self._handle(job, payload, delivery, transaction)\n"
 _OWN_USE = """\
-        async with OwnTransaction(self._sessions) as session:
+        async with OwnTransaction(self._engine) as transaction:
+            session = transaction.session
             if delivery.try"""
 _KEPT_USE = """\
-        async with _kept(self, delivery) as session:
-            if not session.in_transaction():
-                await begin(session)
+        async with _kept(self, delivery) as transaction:
+            session = transaction.session
             if delivery.try"""
 _KEPT = """from contextlib import asynccontextmanager
 
@@ -70,16 +70,19 @@ _KEPT = """from contextlib import asynccontextmanager
 @asynccontextmanager
 async def _kept(executor, delivery):
     kept = vars(executor).setdefault("kept", {})
-    session = kept.pop(delivery.job.id, None) or executor._sessions()
+    transaction = kept.pop(delivery.job.id, None)
+    if transaction is None:
+        transaction = OwnTransaction(executor._engine)
+        await transaction.__aenter__()
     try:
-        yield session
+        yield transaction
     except Exception as error:
         if diagnose(error).sqlstate is None:
-            await session.close()
+            await transaction.__aexit__(type(error), error, None)
         else:
-            kept[delivery.job.id] = session
+            kept[delivery.job.id] = transaction
         raise
-    await session.close()
+    await transaction.__aexit__(None, None, None)
 
 
 """
@@ -155,7 +158,8 @@ MUTANTS = (
         (
             (
                 _FENCE,
-                "            await commit(session)\n            await begin(session)\n" + _FENCE,
+                "            await transaction.commit()\n            await transaction.restart()\n"
+                + _FENCE,
             ),
         ),
         (*EXECUTE_TESTS, "tests/worker/test_commit.py"),
@@ -168,7 +172,7 @@ MUTANTS = (
                 _COMMIT,
                 """            window.open()
             try:
-                await commit(session)
+                await transaction.commit()
             finally:
                 return Finished(state, result)
 """,
@@ -198,11 +202,11 @@ MUTANTS = (
             (
                 _HANDLE,
                 """            try:
-                answer = await self._handle(job, payload, delivery, session)
+                answer = await self._handle(job, payload, delivery, transaction)
             except Exception as error:
                 if diagnose(error).sqlstate is None:
                     raise
-                answer = await self._handle(job, payload, delivery, session)
+                answer = await self._handle(job, payload, delivery, transaction)
 """,
             ),
         ),

@@ -55,7 +55,8 @@ class Till:
 def till(sessions, luck=lambda: 0.0):
     told = []
     events = Events(lambda name, fields: told.append((name, fields)))
-    return Till(Executor(sessions, events, Reports("file:///nowhere"), luck=luck), sessions, told)
+    executor = Executor(sessions.kw["bind"], events, Reports("file:///nowhere"), luck=luck)
+    return Till(executor, sessions, told)
 
 
 def transfer(payer, payee, amount="0.01", *, job_id=None, try_number=1):

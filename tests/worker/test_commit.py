@@ -1,39 +1,47 @@
 """The moment of the commit: what was not committed is never told to be done."""
 
+import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from db.direct import OwnTransaction
 from tests.bank import balance_of, open_account
 from tests.worker.kit import till, transfer
 
 END_IT = text("SELECT pg_terminate_backend(:pid)")
 
 
-def sessions_whose_first_commit_fails(engine, sessions):
-    """Return a factory: the first session that commits loses its connection just before.
+@pytest.fixture
+def before_commit(monkeypatch):
+    """Return a function: what it is given is awaited, with the session, before each commit."""
 
-    The last thing before COMMIT is that the session writes what its objects hold.
-    """
-    failed = []
+    def set_hook(hook):
+        commit = OwnTransaction.commit
 
-    class Unlucky(AsyncSession):
-        async def flush(self, objects=None):
-            await super().flush(objects)
-            if not failed:
-                failed.append(await self.scalar(text("SELECT pg_backend_pid()")))
-                async with sessions() as executioner:
-                    await executioner.execute(END_IT, {"pid": failed[0]})
+        async def commit_after_hook(self):
+            await hook(self.session)
+            await commit(self)
 
-    return async_sessionmaker(engine, class_=Unlucky, expire_on_commit=False, autoflush=False)
+        monkeypatch.setattr(OwnTransaction, "commit", commit_after_hook)
+
+    return set_hook
 
 
 async def test_a_connection_that_is_lost_just_before_the_commit_makes_the_job_run_again(
-    engine, sessions
+    sessions, before_commit
 ):
     payer = await open_account(sessions, balance="1.00")
     payee = await open_account(sessions)
-    one = till(sessions_whose_first_commit_fails(engine, sessions))
+    one = till(sessions)
     delivery = transfer(payer, payee)
+    ended = []
+
+    async def end_the_first(session):
+        if not ended:
+            ended.append(await session.scalar(text("SELECT pg_backend_pid()")))
+            async with sessions() as executioner:
+                await executioner.execute(END_IT, {"pid": ended[0]})
+
+    before_commit(end_the_first)
 
     outcome = await one.run(delivery)
 
@@ -44,19 +52,19 @@ async def test_a_connection_that_is_lost_just_before_the_commit_makes_the_job_ru
     assert [name for name, _ in one.told] == ["job.run_again", "job.finished"]
 
 
-async def test_what_a_handler_wrote_and_its_outcome_are_one_transaction(engine, sessions):
+async def test_what_a_handler_wrote_and_its_outcome_are_one_transaction(sessions, before_commit):
     """Neither is there while the other is not, whichever one looks for."""
     payer = await open_account(sessions, balance="1.00")
     payee = await open_account(sessions)
     delivery = transfer(payer, payee)
     seen = []
 
-    class Watched(AsyncSession):
-        async def flush(self, objects=None):
-            await super().flush(objects)
-            seen.append((await one.posted([delivery.job.id]), await one.states([delivery.job.id])))
+    one = till(sessions)
 
-    one = till(async_sessionmaker(engine, class_=Watched, expire_on_commit=False, autoflush=False))
+    async def look(_session):
+        seen.append((await one.posted([delivery.job.id]), await one.states([delivery.job.id])))
+
+    before_commit(look)
     await one.run(delivery)
 
     assert seen == [(set(), {})]

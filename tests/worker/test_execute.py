@@ -11,9 +11,9 @@ from sqlalchemy import bindparam, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from db.direct import driver_of
-from db.engine import create_engine, create_sessions
+from db.engine import create_engine
 from db.models import User
-from db.record import Delivered, Record
+from db.record import Delivered, Failure, Record
 from jobs import Cancel, Job, Payload, Policy, Rejected, Result, Snooze
 from worker.delivery import Delivery, with_payload
 from worker.events import Events
@@ -64,13 +64,13 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(sessions):
+async def bench(engine, sessions):
     async with sessions() as session, session.begin():
         await session.execute(text("CREATE TABLE IF NOT EXISTS toys (name text NOT NULL)"))
     told = []
     events = Events(lambda name, fields: told.append((name, fields)))
     return Bench(
-        Executor(sessions, events, Reports("file:///nowhere"), luck=lambda: 0.0), sessions, told
+        Executor(engine, events, Reports("file:///nowhere"), luck=lambda: 0.0), sessions, told
     )
 
 
@@ -334,7 +334,7 @@ async def test_a_database_that_refuses_connections_costs_no_attempt(bench):
     )
     told = []
     executor = Executor(
-        create_sessions(engine),
+        engine,
         Events(lambda name, fields: told.append((name, fields.get("trouble")))),
         Reports("file:///nowhere"),
         luck=lambda: 0.0,
@@ -536,22 +536,23 @@ async def test_a_payload_of_a_newer_version_waits_for_a_worker_that_takes_it(ben
     assert dead.state == "dead"
 
 
-async def test_with_the_database_away_a_job_goes_back_and_is_not_failed(bench):
-    def unreachable():
-        raise OSError("connection refused")
-
+async def test_with_the_database_away_a_failure_waits_to_be_recorded(bench):
+    engine = create_engine(
+        "postgresql://postgres@127.0.0.1:1/postgres", pool_size=1, application_name="teller-tests"
+    )
     told = []
     executor = Executor(
-        unreachable,  # type: ignore[arg-type]  # a factory that fails is all it takes
+        engine,
         Events(lambda name, _fields: told.append(name)),
         Reports("file:///nowhere"),
         luck=lambda: 0.0,
     )
 
-    outcome = await executor.run(job_of(make), delivery_of())
+    outcome = await executor.bury(delivery_of(), Failure("NotAJob", "whatever it was"))
 
     assert isinstance(outcome, Later)
     assert told[-1] == "job.unrecorded"
+    await engine.dispose()
 
 
 async def test_two_hundred_cancels_at_random_leave_no_outcome_in_doubt(bench, engine):

@@ -39,7 +39,7 @@ def run(sessions, exporter):
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracing = Tracing(provider.get_tracer("test"), sessions)
     executor = ObservedExecutor(
-        *(sessions, Events(tracing.note), Reports("file:///nowhere"), lambda: 0.0),
+        *(sessions.kw["bind"], Events(tracing.note), Reports("file:///nowhere"), lambda: 0.0),
         condition=Condition(),
         tracing=tracing,
     )

@@ -96,7 +96,7 @@ async def _build(wish: dict[str, Any], to: str | None) -> str | None:
     reports = Reports(to or settings.reports_url)
     async with database(settings, name="teller-report", pool_size=2) as engine:
         sessions = create_sessions(engine)
-        executor = Executor(sessions, Events(), reports)
+        executor = Executor(engine, Events(), reports)
         delivery = with_payload(await _delivery(sessions), wish)
         with _bar() as bar:
             _show_progress(bar, reports)
