@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import text
 
+from db.engine import ONE_MOMENT
+
 if TYPE_CHECKING:
     from sqlalchemy import TextClause
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -184,9 +186,7 @@ class Audit:
 
 async def audit(session: "AsyncSession") -> Report:
     """Open a snapshot and check every rule in it. The session must be fresh."""
-    await session.connection(
-        execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-    )
+    await session.connection(execution_options=ONE_MOMENT)
     return await Audit(session).run()
 
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 BEGIN: Final = "BEGIN"
-BEGIN_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 _DRIVER: Final = "teller_driver"
 """Where a job's session keeps the driver of its transaction."""
@@ -91,16 +90,10 @@ class OwnTransaction:
             else:
                 await self._connection.close()
 
-    async def restart(self, *, snapshot: bool = False) -> None:
-        """Roll back, and begin again.
-
-        Args:
-            snapshot: whether what follows reads one moment and cannot write.
-        """
+    async def restart(self) -> None:
+        """Roll back, and begin again."""
         await self.session.release()
-        await self._pooled.driver_connection.execute(
-            f"ROLLBACK; {BEGIN_SNAPSHOT if snapshot else BEGIN}"
-        )
+        await self._pooled.driver_connection.execute(f"ROLLBACK; {BEGIN}")
 
     async def commit(self) -> None:
         """Commit, with all that the session's objects have not written yet."""

@@ -11,14 +11,14 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
 from pydantic import BaseModel, ValidationError
 
 from db.direct import OwnTransaction
-from db.engine import create_sessions
-from db.record import Failure, FinalState, Record
+from db.engine import ONE_MOMENT, create_sessions
+from db.record import Failure, Record
 from db.store import Store
 from jobs import Cancel, Context, Rejected, Snooze
 from jobs._redis_door import job_id_of
@@ -34,7 +34,7 @@ from worker.telling import tell_outcome, tell_trouble
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
     from jobs import Job, Payload
     from worker.delivery import Delivery
@@ -133,38 +133,46 @@ class Executor:
         self, job: "Job", payload: "Payload", delivery: "Delivery", window: CommitWindow
     ) -> Outcome:
         """Run the handler and the fence in one transaction of a session of their own."""
+        if job.policy.snapshot:
+            return await self._attempt_snapshot(job, payload, delivery, window)
         async with OwnTransaction(self._engine) as transaction:
             session = transaction.session
             if delivery.try_number > 1 and (ended := await settled(session, delivery)):
                 return ended
-            if _needs_row(job, delivery) and not await Record(session).hold(delivery.job.id):
+            if delivery.exclusive and not await Record(session).hold(delivery.job.id):
                 return Later(HELD_ELSEWHERE_RETRY)
-            answer = await self._handle(job, payload, delivery, transaction)
-            if isinstance(answer, Snooze):
-                return await _snooze(transaction, delivery, answer, window)
-            state, result = _verdict(answer)
-            if state != "completed" or job.policy.snapshot:
-                # A refusal keeps nothing of what the handler wrote, and a read-only snapshot can
-                # keep nothing: either way the outcome goes into a transaction of its own.
+            answer = await self._handle(job, payload, delivery, session)
+            if not (answer is None or isinstance(answer, BaseModel)):
+                # Whatever is no result keeps nothing of what the handler wrote; what is decided
+                # goes into a transaction of its own.
                 await transaction.restart()
-            if not await Record(session).finish(delivery.job, state, result):
-                await transaction.restart()
-                return await lost(session, delivery)
-            window.open()
-            await transaction.commit()
-            return Finished(state, result)
+            return await _conclude(transaction, delivery, answer, window)
+
+    async def _attempt_snapshot(
+        self, job: "Job", payload: "Payload", delivery: "Delivery", window: CommitWindow
+    ) -> Outcome:
+        """Run a handler that only reads, one moment of the database; then turn the fence.
+
+        It cannot lock its row meanwhile, so two workers may publish the same twice.
+        """
+        async with self._sessions() as session:
+            if delivery.try_number > 1 and (ended := await settled(session, delivery)):
+                return ended
+            # A snapshot begins with its transaction, and a redelivery has looked the row up.
+            await session.rollback()
+            await session.connection(execution_options=ONE_MOMENT)
+            answer = await self._handle(job, payload, delivery, session)
+        async with OwnTransaction(self._engine) as transaction:
+            return await _conclude(transaction, delivery, answer, window)
 
     async def _handle(
-        self, job: "Job", payload: "Payload", delivery: "Delivery", transaction: OwnTransaction
+        self, job: "Job", payload: "Payload", delivery: "Delivery", session: "AsyncSession"
     ) -> object:
-        if job.policy.snapshot:
-            # A snapshot begins with its transaction, and a redelivery has looked the row up.
-            await transaction.restart(snapshot=True)
         context = Context(
             job_id=delivery.job.id,
             try_number=delivery.try_number,
             enqueued_at=delivery.job.enqueued_at,
-            store=Store(transaction.session),
+            store=Store(session),
             reports=self._reports,
         )
         limit_s = job.policy.timeout.total_seconds()
@@ -202,20 +210,23 @@ class Executor:
                 return await self._setbacks.bury(delivery, failures.describe(error))
 
 
-async def _snooze(
-    transaction: OwnTransaction, delivery: "Delivery", snooze: Snooze, window: CommitWindow
+async def _conclude(
+    transaction: OwnTransaction, delivery: "Delivery", answer: object, window: CommitWindow
 ) -> Outcome:
-    await transaction.restart()
-    if not await Record(transaction.session).postpone(delivery.job, snooze.delay):
+    """Write down what the handler answered, and commit, unless somebody was faster."""
+    record = Record(transaction.session)
+    if isinstance(answer, Snooze):
+        outcome: Outcome = Later(answer.delay)
+        won = await record.postpone(delivery.job, answer.delay)
+    else:
+        outcome = _verdict(answer)
+        won = await record.finish(delivery.job, outcome.state, outcome.result)
+    if not won:
+        await transaction.restart()
         return await lost(transaction.session, delivery)
     window.open()
     await transaction.commit()
-    return Later(snooze.delay)
-
-
-def _needs_row(job: "Job", delivery: "Delivery") -> bool:
-    """Tell whether the row must be locked; a snapshot cannot, and may publish the same twice."""
-    return delivery.exclusive and not job.policy.snapshot
+    return outcome
 
 
 def _parse(job: "Job", delivery: "Delivery") -> "Payload | Failure":
@@ -227,17 +238,17 @@ def _parse(job: "Job", delivery: "Delivery") -> "Payload | Failure":
         return failures.invalid_payload(failures.validation_message(error))
 
 
-def _verdict(answer: object) -> tuple[FinalState, Any]:
+def _verdict(answer: object) -> Finished:
     """Translate a handler's answer into the record's words."""
     match answer:
         case Rejected(code, message):
-            return "rejected", {"code": code, "message": message}
+            return Finished("rejected", {"code": code, "message": message})
         case Cancel(reason):
-            return "cancelled", {"reason": reason}
+            return Finished("cancelled", {"reason": reason})
         case BaseModel():
-            return "completed", answer.model_dump(mode="json")
+            return Finished("completed", answer.model_dump(mode="json"))
         case None:
-            return "completed", None
+            return Finished("completed", None)
         case _:
             raise TypeError(
                 f"a handler answers a Result or a decision, not {type(answer).__name__}"

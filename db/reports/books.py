@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from db import money
+from db.engine import ONE_MOMENT
 from db.reports.contents import (
     BooksError,
     CurrencyTotals,
@@ -48,7 +49,6 @@ LARGEST_TRANSFERS_MAX: Final = 10
 SETTLE_LOOKS: Final = 5
 SETTLE_PAUSE_S: Final = 0.05
 INVALID_PARAMETER: Final = "22023"
-ONE_MOMENT: Final = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
 class Reports:

@@ -51,7 +51,7 @@ class Effort:
     pgbench_s: int
 
 
-FULL = Effort(7, 8_000, 1_500, 2_000, 5)
+FULL = Effort(5, 8_000, 1_500, 2_000, 5)
 SMOKE = Effort(1, 300, 100, 100, 1)
 
 

@@ -130,13 +130,6 @@ async def test_a_job_cannot_end_its_transaction(small, how):
     assert await notes(small) == 1
 
 
-async def test_a_snapshot_cannot_write(small):
-    async with OwnTransaction(small) as transaction:
-        await transaction.restart(snapshot=True)
-        with pytest.raises(DBAPIError, match="read-only"):
-            await transaction.session.execute(WRITE)
-
-
 async def test_a_pooled_connection_that_was_lost_meanwhile_is_replaced_before_it_is_used(
     small, engine
 ):

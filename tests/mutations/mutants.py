@@ -50,12 +50,13 @@ _UPDATES = """\
   UPDATE accounts SET balance = from_balance, version = payer.version + 1 WHERE id = p_from;
   UPDATE accounts SET balance = to_balance, version = payee.version + 1 WHERE id = p_to;
 """
-_FENCE = "            if not await Record(session).finish(delivery.job, state, result):\n"
-_COMMIT = """            window.open()
-            await transaction.commit()
-            return Finished(state, result)
+_FENCE = "        won = await record.finish(delivery.job, outcome.state, outcome.result)\n"
+_COMMIT = """    window.open()
+    await transaction.commit()
+    return outcome
 """
-_HANDLE = "            answer = await self._handle(job, payload, delivery, transaction)\n"
+_HANDLE = """            answer = await self._handle(job, payload, delivery, session)
+            if not (answer is None"""
 _OWN_USE = """\
         async with OwnTransaction(self._engine) as transaction:
             session = transaction.session
@@ -158,8 +159,8 @@ MUTANTS = (
         (
             (
                 _FENCE,
-                "            await transaction.commit()\n            await transaction.restart()\n"
-                + _FENCE,
+                "        await transaction.commit()\n"
+                "        await transaction.restart()\n" + _FENCE,
             ),
         ),
         (*EXECUTE_TESTS, "tests/worker/test_commit.py"),
@@ -170,11 +171,11 @@ MUTANTS = (
         (
             (
                 _COMMIT,
-                """            window.open()
-            try:
-                await transaction.commit()
-            finally:
-                return Finished(state, result)
+                """    window.open()
+    try:
+        await transaction.commit()
+    finally:
+        return outcome
 """,
             ),
         ),
@@ -202,12 +203,12 @@ MUTANTS = (
             (
                 _HANDLE,
                 """            try:
-                answer = await self._handle(job, payload, delivery, transaction)
+                answer = await self._handle(job, payload, delivery, session)
             except Exception as error:
                 if diagnose(error).sqlstate is None:
                     raise
-                answer = await self._handle(job, payload, delivery, transaction)
-""",
+                answer = await self._handle(job, payload, delivery, session)
+            if not (answer is None""",
             ),
         ),
         EXECUTE_TESTS,
@@ -226,7 +227,7 @@ MUTANTS = (
                 _OWN_USE,
                 _KEPT_USE,
             ),
-            ("def _needs_row(", _KEPT + "def _needs_row("),
+            ("def _parse(", _KEPT + "def _parse("),
         ),
         EXECUTE_TESTS,
     ),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
+from db.engine import ONE_MOMENT
 from db.store import Store
 from jobs import Cancel, Context, Rejected, Snooze, registry
 from worker import failures
@@ -68,12 +69,7 @@ async def _perform(
 ) -> object:
     async with sessions() as session:
         if job.policy.snapshot:
-            await session.connection(
-                execution_options={
-                    "isolation_level": "REPEATABLE READ",
-                    "postgresql_readonly": True,
-                }
-            )
+            await session.connection(execution_options=ONE_MOMENT)
         context = Context(
             job_id=row.id,
             try_number=row.attempts + 1,
