@@ -8,7 +8,7 @@ import gc
 from typing import Any, Final
 
 YOUNG_OBJECTS_MAX: Final = 10_000
-"""New objects between two looks at the young ones. Python's own 700 is about one job."""
+"""New objects between two looks at the young ones; Python itself says 700."""
 
 
 def settle() -> None:
