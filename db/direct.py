@@ -20,12 +20,16 @@ _DRIVER: Final = "teller_driver"
 """Where a job's session keeps the driver of its transaction."""
 
 
-class NotYoursToEndError(RuntimeError):
-    """A handler tried to end its transaction: all of it belongs to the job, or none."""
+class NotYoursError(RuntimeError):
+    """A handler tried to begin or end its transaction: all of it belongs to the job, or none."""
 
 
 class JobSession(AsyncSession):
-    """The session of a job: for everything but ending the transaction."""
+    """The session of a job: for everything but beginning and ending the transaction."""
+
+    def begin(self) -> NoReturn:
+        """Refuse; its commit and rollback would reach nothing. `begin_nested` is a savepoint."""
+        self._refuse()
 
     async def commit(self) -> NoReturn:
         """Refuse; the worker commits, together with the job's outcome."""
@@ -48,7 +52,7 @@ class JobSession(AsyncSession):
 
     @staticmethod
     def _refuse() -> NoReturn:
-        raise NotYoursToEndError("a handler must not commit, roll back or close its session")
+        raise NotYoursError("a handler must not commit, roll back, close or begin: the worker does")
 
 
 class OwnTransaction:

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
-from db.direct import NotYoursToEndError, OwnTransaction, driver_of
+from db.direct import NotYoursError, OwnTransaction, driver_of
 from db.engine import create_engine, create_sessions
 from db.models import User
 
@@ -119,11 +119,11 @@ async def test_a_savepoint_that_is_left_open_is_no_trouble(small):
     assert await notes(small) == 0
 
 
-@pytest.mark.parametrize("how", ["commit", "rollback", "close"])
-async def test_a_job_cannot_end_its_transaction(small, how):
+@pytest.mark.parametrize("how", ["begin", "commit", "rollback", "close"])
+async def test_a_job_can_neither_begin_nor_end_its_transaction(small, how):
     async with OwnTransaction(small) as transaction:
         await transaction.session.execute(WRITE)
-        with pytest.raises(NotYoursToEndError, match="must not commit"):
+        with pytest.raises(NotYoursError, match="must not commit"):
             await getattr(transaction.session, how)()
         await transaction.commit()
 

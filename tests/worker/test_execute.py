@@ -375,7 +375,7 @@ async def test_a_handler_that_answers_something_else_fails_and_writes_nothing(be
     assert await bench.toys(name) == 0
 
 
-@pytest.mark.parametrize("how", ["commit", "rollback", "close"])
+@pytest.mark.parametrize("how", ["begin", "commit", "rollback", "close"])
 async def test_a_handler_that_ends_the_transaction_itself_fails_and_writes_nothing(bench, how):
     name = uuid.uuid4().hex
 
