@@ -6,6 +6,7 @@ import json
 import logging
 import uuid
 from contextlib import suppress
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -158,3 +159,19 @@ async def test_a_line_is_one_event_of_the_catalogue_in_json(
     assert {line["event"] for line in lines} <= set(CATALOGUE)
     assert set(finished) == {*CATALOGUE["job.finished"].fields, "event", "level", "at"}
     assert finished["state"] == "completed"
+
+
+def test_what_a_library_warns_of_is_a_line_in_json_too():
+    try:
+        raise ConnectionResetError("gone")
+    except ConnectionResetError as error:
+        cause = (type(error), error, error.__traceback__)
+    place = ("sqlalchemy.pool", logging.WARNING, "base.py", 1)
+    record = logging.LogRecord(*place, "closing %s", ("it",), cause)
+
+    line = json.loads(logs.JsonLines().format(record))
+
+    assert (line["event"], line["level"]) == ("closing it", "warning")
+    assert line["logger"] == "sqlalchemy.pool"
+    assert line["traceback"].endswith("ConnectionResetError: gone")
+    assert datetime.fromisoformat(line["at"]).tzinfo is not None
