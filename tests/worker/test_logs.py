@@ -162,10 +162,8 @@ async def test_a_line_is_one_event_of_the_catalogue_in_json(
 
 
 def test_what_a_library_warns_of_is_a_line_in_json_too():
-    try:
-        raise ConnectionResetError("gone")
-    except ConnectionResetError as error:
-        cause = (type(error), error, error.__traceback__)
+    error = ConnectionResetError("gone")
+    cause = (type(error), error, None)
     place = ("sqlalchemy.pool", logging.WARNING, "base.py", 1)
     record = logging.LogRecord(*place, "closing %s", ("it",), cause)
 
