@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 
 from db.engine import create_engine, create_sessions
 from worker.app import migrate_database
-from worker.embedded import PostgresServer, ValkeyServer
+from worker.dev.servers import PostgresServer, ValkeyServer
 
 POOL_SIZE = 24
 

@@ -12,9 +12,9 @@ from sqlalchemy import text
 from db.record import Delivered
 from db.store import Store
 from jobs import registry
-from worker.delivery import Delivery, with_payload
-from worker.events import Events
-from worker.execute import Executor
+from worker.execution.delivery import Delivery, with_payload
+from worker.execution.executor import Executor
+from worker.monitoring.events import Events
 from worker.reports import Reports
 
 NAMES = ("ada", "=cmd|calc", "Zoë-Ångström", "李雷", "#eval(1)", "*bold*", "donald")

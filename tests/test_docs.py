@@ -49,7 +49,7 @@ def test_every_command_and_make_target_that_is_named_exists(document):
     targets = set(re.findall(r"`make ([a-z-]+)", document.read_text()))
     makefile = (PROJECT / "Makefile").read_text()
 
-    assert {c for c in commands if not (PROJECT / f"worker/commands/{c}.py").exists()} == set()
+    assert {c for c in commands if not (PROJECT / f"worker/cli/{c}.py").exists()} == set()
     assert {t for t in targets if not re.search(rf"^{t}:", makefile, re.MULTILINE)} == set()
 
 

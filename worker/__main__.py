@@ -1,4 +1,4 @@
-"""`python -m worker COMMAND`: every file in `worker/commands/` is a command."""
+"""`python -m worker COMMAND`: every file or folder in `worker/cli/` is a command."""
 
 import sys
 from importlib import import_module
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 from typer.core import TyperGroup
 
-from worker import commands
+from worker import cli
 from worker.errors import TellerError, tell
 
 if TYPE_CHECKING:
@@ -21,13 +21,17 @@ class Commands(TyperGroup):
     def list_commands(self, ctx: "Context") -> list[str]:
         """Return every command's name."""
         del ctx
-        return sorted(module.name for module in iter_modules(commands.__path__))
+        return sorted(
+            module.name for module in iter_modules(cli.__path__) if not module.name.startswith("_")
+        )
 
     def get_command(self, ctx: "Context", cmd_name: str) -> "Command | None":
         """Return one command, or None: click then says what there is."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        module = import_module(f"{commands.__name__}.{cmd_name}")
+        module = import_module(f"{cli.__name__}.{cmd_name}")
+        if hasattr(module, "__path__"):  # a command of several files
+            module = import_module(f"{module.__name__}.command")
         command = typer.main.get_command(module.app)
         command.name = cmd_name
         return command

@@ -15,24 +15,24 @@ from arq.connections import RedisSettings
 from db.engine import create_engine, create_sessions
 from db.migrate import SchemaOutdatedError, migrate, require_current
 from jobs import registry
-from worker import wire
-from worker.duties import Duties, Duty
 from worker.errors import StartupError
-from worker.events import Events, log_events
-from worker.fallback import Fallback
-from worker.functions import arq_functions
-from worker.health import Health
-from worker.logs import configure_logs, hide_arguments
-from worker.observed import ObservedExecutor
+from worker.execution import serializer as wire
+from worker.execution.arq_adapter import arq_functions
+from worker.execution.observed import ObservedExecutor
+from worker.execution.progress import ProgressBoard
+from worker.execution.serving import EXECUTOR, SERVING, ServingWorker
+from worker.maintenance.cron import check
+from worker.maintenance.fallback import Fallback
+from worker.maintenance.relay import Relay
+from worker.maintenance.runner import Duties, Duty
+from worker.maintenance.scheduler import Scheduler
+from worker.monitoring import Health
+from worker.monitoring.events import Events, log_events
+from worker.monitoring.logs import configure_logs, hide_arguments
+from worker.monitoring.tracing import create_tracing
 from worker.outlast import outlast
-from worker.progress import ProgressBoard
-from worker.relay import Relay
 from worker.reports import Reports
-from worker.scheduler import Scheduler
-from worker.serving import EXECUTOR, SERVING, ServingWorker
 from worker.settings import Settings, load_settings
-from worker.timetable import check
-from worker.tracing import create_tracing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from arq.worker import Function
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from worker.events import Subscriber
+    from worker.monitoring.events import Subscriber
 
 ENGINE = "teller_engine"
 EVENTS = "teller_events"

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from worker.retry import REQUEUE_S, diagnose, full_jitter
+from worker.execution.retry import REQUEUE_S, diagnose, full_jitter
 
 if TYPE_CHECKING:
-    from worker.events import Events
+    from worker.monitoring.events import Events
 
 T = TypeVar("T")
 

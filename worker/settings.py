@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from db.engine import TRANSACTION_TIMEOUT_MS
 from worker.errors import StartupError
-from worker.failures import validation_message
+from worker.execution.failures import validation_message
 
 ENV_FILE: Final = ".env"
 DUTY_CONNECTIONS: Final = 4

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from db.engine import asyncpg_url
-from worker import wire
+from worker.execution import serializer as wire
 
 CONCURRENCY = 16
 

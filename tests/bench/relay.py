@@ -9,9 +9,9 @@ from sqlalchemy import text
 from db.engine import create_engine, create_sessions
 from tests.bench.loop import Row
 from worker.app import migrate_database
-from worker.embedded import Stack
-from worker.events import Events
-from worker.relay import Relay
+from worker.dev.servers import Stack
+from worker.maintenance.relay import Relay
+from worker.monitoring.events import Events
 
 JOBS: Final = 100_000
 ROUNDS: Final = 3

@@ -28,7 +28,7 @@ from tests.bank import open_account
 from tests.bench.loop import Row
 from tests.bench.orm_transfer import CONCURRENCY, Base
 from worker.app import migrate_database
-from worker.embedded.binaries import postgres_binaries
+from worker.dev.servers.binaries import postgres_binaries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

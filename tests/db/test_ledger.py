@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from db.store import Store
 from tests.bank import balance_of, broken_rules, open_account
-from worker.retry import diagnose
+from worker.execution.retry import diagnose
 
 
 async def transfer(sessions, **order):

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from db.engine import create_engine, create_sessions
 from tests.bank import broken_rules, open_account
-from worker.retry import diagnose
+from worker.execution.retry import diagnose
 
 POST = text("SELECT verdict FROM post_transfer(:id, :payer, :payee, :amount, 'EUR')")
 HOLD = text("SELECT FROM accounts WHERE id = :id FOR NO KEY UPDATE")

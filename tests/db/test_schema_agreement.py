@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jobs import Payload, registry
 from jobs._fields import Amount, Currency
-from worker.catalogue import resolved
+from worker.cli.contract.jobs_page import resolved
 
 ID = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"
 

@@ -8,11 +8,11 @@ from lightkube.models import apps_v1, batch_v1, core_v1, policy_v1
 from sqlalchemy import text
 
 from tests.deploy.kit import container_of, instructions, objects, the
-from worker.handbook import sample_metrics
-from worker.health.census import Census
-from worker.health.condition import Condition
-from worker.health.pages import Pages
-from worker.health.pulse import Pulse
+from worker.cli.contract.metrics_page import sample_metrics
+from worker.monitoring.backlog import Census
+from worker.monitoring.http.pages import Pages
+from worker.monitoring.loop_lag import Pulse
+from worker.monitoring.state import Condition
 from worker.settings import Settings
 
 KNOWN: dict[tuple[str, str], Any] = {

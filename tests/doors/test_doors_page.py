@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from tests.bank import open_account
 from tests.working import working
-from worker.embedded.binaries import postgres_binaries
+from worker.dev.servers.binaries import postgres_binaries
 
 PROJECT = Path(__file__).parents[2]
 PAGE = (PROJECT / "docs" / "doors.md").read_text(encoding="utf-8")

@@ -15,9 +15,9 @@ from db.engine import create_engine, create_sessions
 from jobs import Client, ClientError, Request, parse_payload
 from jobs._redis_door import job_id_of
 from tests.working import working
-from worker.bulk.keys import Keys
-from worker.bulk.lines import Asked, Bad, Line, parse_line
-from worker.wire import MALFORMED, JobReader
+from worker.cli.enqueue.keys import Keys
+from worker.cli.enqueue.lines import Asked, Bad, Line, parse_line
+from worker.execution.serializer import MALFORMED, JobReader
 
 FUZZ = settings(
     max_examples=2_500,  # of four doors: 10,000 in all

@@ -30,7 +30,7 @@ from jobs._redis_door import JOB_ID_NAMESPACE
 from jobs.create_user import CreateUser, UserCreated
 from jobs.transfer_funds import TransferFunds
 from tests.working import working
-from worker import wire
+from worker.execution import serializer as wire
 
 HOUR = timedelta(hours=1)
 

@@ -12,11 +12,11 @@ from sqlalchemy import text
 from db.record import Delivered
 from jobs import Policy, registry
 from tests.bank import open_account
-from worker.catalogue import example_of
-from worker.delivery import Delivery, with_payload
-from worker.events import Events
-from worker.execute import Executor
-from worker.outcome import Finished
+from worker.cli.contract.jobs_page import example_of
+from worker.execution.delivery import Delivery, with_payload
+from worker.execution.executor import Executor
+from worker.execution.outcome import Finished
+from worker.monitoring.events import Events
 from worker.reports import Reports
 
 HEAVY = ("sqlalchemy", "asyncpg", "alembic", "worker", "db", "email_validator", "iso4217")

@@ -8,7 +8,7 @@ from arq.connections import ArqRedis
 from arq.jobs import Job, JobStatus
 
 from jobs._queue import BODY_KEPT_MS, DELIVERIES_PER_CALL_MAX, Delivery, ring
-from worker.embedded import ValkeyServer
+from worker.dev.servers import ValkeyServer
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tests.mutations.mutants import MUTANTS, Mutant, mutated
-from worker.embedded import PostgresServer, ValkeyServer
+from worker.dev.servers import PostgresServer, ValkeyServer
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("worker", "jobs", "db", "tests", "pyproject.toml")

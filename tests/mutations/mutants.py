@@ -5,8 +5,8 @@ from pathlib import Path
 
 LEDGER_SQL = "db/migrations/sql/0002_ledger.sql"
 LEDGER_TESTS = ("tests/db/test_lock_order.py", "tests/db/test_ledger.py")
-EXECUTE = "worker/execute.py"
-EXECUTE_TESTS = ("tests/worker/test_execute.py",)
+EXECUTE = "worker/execution/executor.py"
+EXECUTE_TESTS = ("tests/worker/execution/test_executor.py",)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ MUTANTS = (
                 "        await transaction.restart()\n" + _FENCE,
             ),
         ),
-        (*EXECUTE_TESTS, "tests/worker/test_commit.py"),
+        (*EXECUTE_TESTS, "tests/worker/execution/test_commit_in_doubt.py"),
     ),
     Mutant(
         "done is told before the commit",
@@ -179,11 +179,11 @@ MUTANTS = (
 """,
             ),
         ),
-        ("tests/worker/test_commit.py",),
+        ("tests/worker/execution/test_commit_in_doubt.py",),
     ),
     Mutant(
         "CancelledError is swallowed",
-        "worker/protected.py",
+        "worker/execution/commit.py",
         (
             (
                 """            return work.result()
@@ -194,7 +194,7 @@ MUTANTS = (
 """,
             ),
         ),
-        ("tests/worker/test_protected.py", "tests/worker/test_cancellation.py"),
+        ("tests/worker/execution/test_commit.py", "tests/worker/execution/test_cancellation.py"),
     ),
     Mutant(
         "the statement is retried, not the transaction",
@@ -215,9 +215,9 @@ MUTANTS = (
     ),
     Mutant(
         "23514 is retried",
-        "worker/retry.py",
+        "worker/execution/retry.py",
         (('"23514": Trouble.ALARM', '"23514": Trouble.CONFLICT'),),
-        ("tests/worker/test_retry.py", *EXECUTE_TESTS),
+        ("tests/worker/execution/test_retry.py", *EXECUTE_TESTS),
     ),
     Mutant(
         "a failed session is used again",
@@ -272,6 +272,6 @@ MUTANTS = (
                 "DELETE FROM jobs USING unsent WHERE jobs.id = unsent.id",
             ),
         ),
-        ("tests/worker/test_relay_flush.py",),
+        ("tests/worker/maintenance/test_relay_flush.py",),
     ),
 )

@@ -3,7 +3,7 @@
 import pytest
 
 from worker import outlast as module
-from worker.events import Events
+from worker.monitoring.events import Events
 from worker.outlast import outlast
 
 

@@ -1,75 +1,74 @@
-"""Claiming: due jobs, with everything needed to run them, in one round trip."""
+"""What a worker holds: the claims it has not yet let go of, and the name it holds them under."""
 
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from .holdings import Claim
-from .scripts import CLAIM, DISOWN
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
-    from arq.connections import ArqRedis
-
-    from .holdings import Holdings
-
-PASSED_MAX: Final = 5_000
-"""Jobs of stock arq workers that one claim steps over; a mixed fleet may not run more at once."""
-DISOWN_SCAN_MAX: Final = 10_000
-
-_FIELDS_PER_JOB: Final = 5
-_HEAD: Final = 3
+RENEWALS_PER_LEASE: Final = 4
+"""Three renewals in a row may fail before a lease lapses."""
+RENEWAL_MAX: Final = 1_000
+"""Leases per call: a longer script would make other clients of Redis wait."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What one claim brought."""
+@dataclass(slots=True, eq=False)
+class Claim:
+    """One job held by this worker."""
 
-    claims: list[Claim] = field(default_factory=list)
-    next_due_in_s: float | None = None
-    """When the next deferred job is due; unknown while more is due now."""
-    more: bool = False
-    """Whether more was due than was wanted."""
-
-
-class Claimer:
-    """Claims from one queue for one worker."""
-
-    def __init__(self, holdings: "Holdings", bell_key: str) -> None:
-        self._holdings = holdings
-        self._keys = (holdings.queue_name, bell_key)
-
-    async def claim(
-        self, redis: "ArqRedis", want: int, *, aborts: bool, only: "Sequence[bytes]" = ()
-    ) -> Batch:
-        """Claim up to `want` due jobs, or those of `only` that are due and free."""
-        holdings = self._holdings
-        args = (holdings.worker_id, holdings.lease_ms, want, int(aborts), PASSED_MAX, *only)
-        return _parse(await CLAIM(redis, self._keys, args))
-
-    async def disown(self, redis: "ArqRedis") -> int:
-        """Give back what Redis claimed for us while its answer was lost."""
-        holdings = self._holdings
-        args = (holdings.worker_id, holdings.lease_ms, DISOWN_SCAN_MAX, *holdings.claims)
-        return int(await DISOWN(redis, self._keys, args))
+    job_id: str
+    body: bytes | None
+    """None when the body has expired."""
+    tries: int
+    """How often the job was claimed, this time included: with the worker's id, our proof of it."""
+    score: int
+    aborted_at_ms: int | None = None
+    enqueue_ms: int = 0
+    """When a client enqueued the job; known once the body is read."""
+    in_redis: bool = True
+    """False for a job that another source handed over: Redis is told nothing of it."""
+    owned: bool = True
+    """Whether there is a lease to renew. A job whose lease is lost goes on without."""
+    ended: bool = False
+    """Whether the run is over; its end may still be on the way to Redis."""
+    recording: bool = False
+    """Whether nothing but the record of its end is outstanding."""
+    counted: bool = False
+    """Whether the run is in the worker's counters."""
+    in_slot: bool = True
+    """Whether the job still occupies a slot; its end may be unrecorded when it no longer does."""
 
 
-def _parse(reply: "list[Any]") -> Batch:
-    now_ms, next_due, more = int(reply[0]), int(float(reply[1])), bool(reply[2])
-    return Batch(
-        claims=list(_claims(reply)),
-        next_due_in_s=(next_due - now_ms) / 1000 if next_due else None,
-        more=more,
-    )
+@dataclass(slots=True, eq=False)
+class Holdings:
+    """The jobs that one worker holds of one queue."""
 
+    worker_id: str
+    queue_name: str
+    lease_s: float
+    claims: dict[str, Claim] = field(default_factory=dict)
 
-def _claims(reply: "list[Any]") -> "Iterator[Claim]":
-    for i in range(_HEAD, len(reply), _FIELDS_PER_JOB):
-        job_id, body, tries, score, aborted_at = reply[i : i + _FIELDS_PER_JOB]
-        yield Claim(
-            job_id.decode(),
-            body,
-            tries,
-            int(float(score)),
-            None if aborted_at is None else int(float(aborted_at)),
-        )
+    @property
+    def lease_ms(self) -> int:
+        """How long a lease lasts."""
+        return int(self.lease_s * 1000)
+
+    @property
+    def renewal_interval_s(self) -> float:
+        """How often leases are renewed."""
+        return self.lease_s / RENEWALS_PER_LEASE
+
+    def owned(self) -> "Iterator[list[Claim]]":
+        """Return the claims whose leases are to be renewed, as many together as one call takes."""
+        # A snapshot, made in one step: jobs start and end meanwhile, and a thread may ask.
+        owned = iter([claim for claim in list(self.claims.values()) if claim.owned])
+        while batch := list(islice(owned, RENEWAL_MAX)):
+            yield batch
+
+    def renewal(self, claims: "Iterable[Claim]", *, take_lapsed: bool) -> list[Any]:
+        """Return the arguments of `renew.lua`."""
+        args: list[Any] = [self.worker_id, self.lease_ms, int(take_lapsed)]
+        for claim in claims:
+            args += (claim.job_id, claim.tries)
+        return args

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import ResponseError
 
-from .link import COMMAND_TIMEOUT_S, LOSS_ERRORS
+from .connection import COMMAND_TIMEOUT_S, LOSS_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from arq.connections import ArqRedis
 
-    from .link import RedisLink
+    from .connection import RedisLink
 
 logger = logging.getLogger("arq.worker")
 

@@ -5,13 +5,13 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .link import LOSS_ERRORS
+from .connection import LOSS_ERRORS
 from .scripts import RENEW
 
 if TYPE_CHECKING:
-    from .holdings import Claim, Holdings
+    from .claims import Claim, Holdings
+    from .lease_watchdog import StandIn
     from .scripts import RunScript
-    from .standin import StandIn
 
 logger = logging.getLogger("arq.worker")
 

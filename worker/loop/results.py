@@ -8,8 +8,8 @@ from arq.utils import ms_to_datetime, timestamp_ms, to_ms
 if TYPE_CHECKING:
     import arq.worker
 
-    from .holdings import Claim
-    from .opening import OpenJob, Refusal
+    from .claims import Claim
+    from .decode import OpenJob, Refusal
 
 NOT_KEPT = (b"", 0)
 

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from arq.utils import timestamp_ms
 
-from .connecting import clone_pool, open_pool
-from .finisher import BATCH_PATIENCE_S, Finish
-from .holdings import Claim
+from .claims import Claim
+from .completer import BATCH_PATIENCE_S, Finish
+from .decode import OpenJob
+from .lease_watchdog import StandIn
 from .leases import LeaseKeeper
-from .opening import OpenJob
-from .running import JobRunner
-from .standin import StandIn
+from .pool import clone_pool, open_pool
+from .runner import JobRunner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from arq.connections import ArqRedis, RedisSettings
 
-    from .verdicts import Verdict
+    from .outcomes import Verdict
 
 logger = logging.getLogger("arq.worker")
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 import arq.worker as arq_worker
 from arq.connections import log_redis_info
 
+from .connection import LOSS_ERRORS
 from .eventloop import prefer_uvloop
-from .link import LOSS_ERRORS
-from .looping import JobLoop
+from .fetcher import JobLoop
 
 if TYPE_CHECKING:
     from signal import Signals

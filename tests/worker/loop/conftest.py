@@ -3,7 +3,7 @@
 import pytest
 from arq.connections import ArqRedis
 
-from worker.embedded import ValkeyServer
+from worker.dev.servers import ValkeyServer
 
 from .kit import Fleet, Process
 

@@ -6,9 +6,9 @@ from collections import Counter
 from arq.worker import func
 
 from jobs._queue import Delivery, ring
-from worker.loop.claims import Claimer
-from worker.loop.holdings import Holdings
-from worker.loop.looping import CLAIM_MAX
+from worker.loop.claimer import Claimer
+from worker.loop.claims import Holdings
+from worker.loop.fetcher import CLAIM_MAX
 
 from .kit import JSON, NEVER_S, Gate, eventually, listening, within_deadline
 

@@ -8,7 +8,7 @@ from arq.jobs import Job
 from arq.utils import timestamp_ms
 from arq.worker import FailedJobs, JobExecutionFailed, Retry, func
 
-from worker.loop import running
+from worker.loop import runner as running
 
 from .kit import Gate, eventually, within_deadline
 

@@ -5,11 +5,11 @@ import logging
 import signal
 
 from worker.loop import Worker
-from worker.loop.claims import Claimer
-from worker.loop.finisher import Finish, Finisher
-from worker.loop.holdings import Holdings
+from worker.loop.claimer import Claimer
+from worker.loop.claims import Holdings
+from worker.loop.completer import Finish, Finisher
+from worker.loop.lease_watchdog import StandIn
 from worker.loop.leases import LeaseKeeper
-from worker.loop.standin import StandIn
 
 from .kit import BriskWorker, Gate, eventually
 from .program import OPEN, RUNS

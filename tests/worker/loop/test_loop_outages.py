@@ -10,7 +10,7 @@ import pytest
 from arq.jobs import Job
 from redis.exceptions import RedisError
 
-from worker.loop import looping
+from worker.loop import fetcher as looping
 
 from .kit import BriskWorker, Gate, eventually, within_deadline
 

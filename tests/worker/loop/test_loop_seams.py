@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from arq.worker import Retry, func
 
-from worker.loop.finisher import BATCH_MAX, Finish, Finisher
-from worker.loop.holdings import Holdings
-from worker.loop.verdicts import Completed, Failed, RetryLater
+from worker.loop.claims import Holdings
+from worker.loop.completer import BATCH_MAX, Finish, Finisher
+from worker.loop.outcomes import Completed, Failed, RetryLater
 
 from .kit import Gate, within_deadline
 

@@ -21,7 +21,7 @@ from sqlalchemy import text
 from db.store import Store
 from jobs import registry
 from tests.reports_kit import Books, Desk, path_of
-from worker.outcome import Finished, Later
+from worker.execution.outcome import Finished, Later
 from worker.reports import Progress, building, limits
 
 PROJECT = Path(__file__).parents[3]

@@ -1,0 +1,251 @@
+"""`python -m worker enqueue`: one job, or a file of them, against real servers."""
+
+import asyncio
+import io
+import json
+import uuid
+
+import pytest
+from redis.asyncio import Redis
+from sqlalchemy import text
+from typer.testing import CliRunner
+
+from tests.working import working
+from worker.__main__ import app
+from worker.cli.enqueue import command as enqueue_command
+from worker.cli.enqueue import loader as loading
+from worker.cli.enqueue.keys import Keys
+from worker.cli.enqueue.lines import read_lines
+from worker.cli.enqueue.loader import Loader, LoadingStoppedError
+from worker.errors import TellerError
+
+PAYLOAD = {
+    "from_account": str(uuid.UUID(int=1)),
+    "to_account": str(uuid.UUID(int=2)),
+    "amount": "1.00",
+    "currency": "EUR",
+}
+
+
+@pytest.fixture
+def run(database_url, redis_url, monkeypatch):
+    """Run the command line in this process, outside the test's own event loop."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+
+    async def invoke(*arguments, stdin=None):
+        given = [str(argument) for argument in arguments]
+        return await asyncio.to_thread(CliRunner().invoke, app, ["enqueue", *given], input=stdin)
+
+    return invoke
+
+
+@pytest.fixture
+async def count(sessions):
+    async with sessions() as session, session.begin():
+        await session.execute(text("DELETE FROM jobs"))
+
+    async def jobs():
+        async with sessions() as session:
+            return await session.scalar(text("SELECT count(*) FROM jobs"))
+
+    return jobs
+
+
+def a_line(amount="1.00", **changes):
+    return json.dumps(
+        {"kind": "transfer_funds", "payload": {**PAYLOAD, "amount": amount}} | changes
+    )
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(*lines):
+        path = tmp_path / "jobs.jsonl"
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    return write
+
+
+async def test_one_job_prints_its_id_and_twice_is_once(run, count, redis):
+    first = await run("transfer_funds", json.dumps(PAYLOAD), "--key", "k")
+    again = await run("transfer_funds", json.dumps(PAYLOAD), "--key", "k")
+
+    uuid.UUID(first.stdout.strip())  # raises if it is none
+    assert again.stdout == f"{first.stdout.strip()}  (was there already)\n"
+    assert await count() == 1
+    assert await redis.zcard("arq:queue") == 1
+
+
+async def test_a_payload_comes_from_standard_input(run, count):
+    assert (await run("transfer_funds", "-", stdin=json.dumps(PAYLOAD))).exit_code == 0
+    assert await count() == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nope", "{}"], "known kinds: audit_books, build_report"),
+        (["transfer_funds", "{}"], "from_account: Field required"),
+        (["transfer_funds", "{"], "not JSON"),
+        (["transfer_funds", json.dumps(PAYLOAD), "--key", ""], "1 to 200"),
+        (["transfer_funds", json.dumps(PAYLOAD), "--delay", "soon"], "90s, 5m, 2h, 1d"),
+        (["transfer_funds", json.dumps(PAYLOAD), "--run-at", "noon"], "2026-01-31T09:00"),
+        (["transfer_funds", json.dumps(PAYLOAD), "--run-at", "2030-01-01"], "time zone"),
+        (["transfer_funds"], "give KIND and JSON"),
+        ([], "give KIND and JSON"),
+        (["transfer_funds", "{}", "--file", "x"], "from its lines"),
+        (["--file", "nowhere.jsonl"], "cannot read nowhere.jsonl"),
+        (["--file", "-"], "--batch NAME"),
+        (["--file", "same", "--rejects", "same"], "overwrite"),
+    ],
+)
+async def test_what_cannot_be_done_is_said_in_one_line(run, count, arguments, said):
+    answer = await run(*arguments)
+
+    assert isinstance(answer.exception, TellerError)
+    assert said in str(answer.exception)
+    assert await count() == 0
+
+
+async def test_waiting_prints_the_answer_and_a_refusal_fails(
+    run, count, redis, database_url, redis_url
+):
+    async with working(database_url, redis_url):
+        refused = await run("transfer_funds", json.dumps(PAYLOAD), "--wait")
+        name = f"u{uuid.uuid4().hex[:8]}"
+        user = {"username": name, "email": f"{name}@example.org", "currencies": ["EUR"]}
+        created = await run("create_user", json.dumps(user), "--wait")
+
+    assert json.loads(refused.stdout.splitlines()[1]) == {
+        "rejected": {"code": "unknown_account", "message": ""}
+    }
+    assert refused.exit_code == 1
+    assert json.loads(created.stdout.splitlines()[1])["accounts"].keys() == {"EUR"}
+    assert created.exit_code == 0
+
+
+async def test_a_file_twice_enqueues_nothing_new(run, count, file, redis):
+    path = file(a_line(), a_line(), a_line("2.00"), "", a_line("3.00", key="mine"))
+    first = await run("--file", path)
+    again = await run("--file", path)
+
+    assert first.stdout == "5 lines: 4 enqueued, 0 were there already, 0 bad\n"
+    assert again.stdout == "5 lines: 0 enqueued, 4 were there already, 0 bad\n"
+    assert await count() == 4
+    assert await redis.zcard("arq:queue") == 4
+
+
+async def test_bad_lines_are_told_with_their_numbers_and_the_others_get_in(
+    run, count, file, tmp_path
+):
+    path = file(
+        a_line(),
+        "{broken",
+        a_line("2.00"),
+        a_line(kind="nope"),
+        a_line("3.00", key="k"),
+        a_line("4.00", key="k"),
+    )
+    answer = await run("--file", path, "--rejects", tmp_path / "rejects.jsonl")
+    rejects = [json.loads(line) for line in (tmp_path / "rejects.jsonl").read_text().splitlines()]
+
+    assert answer.exit_code == 1
+    assert answer.stdout == "6 lines: 3 enqueued, 0 were there already, 3 bad\n"
+    assert "line 2: not JSON" in answer.stderr
+    assert "line 4: unknown job kind 'nope': known kinds" in answer.stderr
+    assert "line 6: job" in answer.stderr
+    assert [reject["line"] for reject in rejects] == [2, 4, 6]
+    assert rejects[0]["text"] == "{broken"
+    assert await count() == 3
+
+
+async def test_a_corrected_file_adds_only_what_was_corrected(run, count, file):
+    await run("--file", file(a_line(), "{broken", a_line("2.00")))
+    answer = await run("--file", file(a_line("2.00"), a_line("5.00"), a_line()))
+
+    assert answer.stdout == "3 lines: 1 enqueued, 2 were there already, 0 bad\n"
+
+
+async def test_another_batch_of_equal_lines_is_other_jobs(run, count, file):
+    path = file(a_line())
+    await run("--file", path, "--batch", "monday")
+    await run("--file", path, "--batch", "tuesday")
+
+    assert await count() == 2
+
+
+async def test_only_so_many_bad_lines_are_shown(run, count, file):
+    answer = await run("--file", file(*["x"] * 50))
+
+    assert answer.stderr.count("not JSON") == enqueue_command.BAD_LINES_SHOWN_MAX
+    assert "and 30 more bad lines; --rejects FILE keeps all" in answer.stderr
+
+
+async def test_a_pipe_is_read_as_well(run, count):
+    answer = await run("--file", "-", "--batch", "b", stdin=f"{a_line()}\n{a_line('2.00')}")
+
+    assert answer.stdout == "2 lines: 2 enqueued, 0 were there already, 0 bad\n"
+
+
+async def test_more_lines_than_a_batch_all_get_in(run, count, file):
+    path = file(*(a_line(f"{n}.00") for n in range(1, loading.BATCH_LINES_MAX * 2 + 2)))
+    answer = await run("--file", path)
+
+    assert answer.stdout == "2,001 lines: 2,001 enqueued, 0 were there already, 0 bad\n"
+    assert await count() == 2_001
+
+
+async def test_personal_payloads_are_rung_by_id_alone(run, count, redis):
+    user = {"username": "ann", "email": "ann@example.org", "currencies": ["EUR"]}
+    line = json.dumps({"kind": "create_user", "payload": user})
+    await run("--file", "-", "--batch", "b", stdin=line)
+    (job_id,) = await redis.zrange("arq:queue", 0, -1)
+
+    assert b"ann" not in await redis.get(b"arq:job:" + job_id)
+
+
+class Breaking:
+    """Sessions that fail a few times, as a database does that restarts."""
+
+    def __init__(self, sessions, failures):
+        self._sessions = sessions
+        self.left = failures
+
+    def __call__(self):
+        if self.left:
+            self.left -= 1
+            raise TimeoutError  # a connection that did not come about
+        return self._sessions()
+
+
+def a_loader(sessions):
+    return Loader(
+        sessions,
+        Redis(host="127.0.0.1", port=1),
+        "arq:queue",
+        on_bad=lambda _: None,
+        on_progress=lambda _: None,
+    )
+
+
+async def test_a_database_that_comes_back_is_waited_for_and_a_lost_redis_is_not(
+    sessions, count, monkeypatch
+):
+    monkeypatch.setattr(loading, "RETRY_BASE_S", 0)
+    with Keys("b") as keys:
+        totals = await a_loader(Breaking(sessions, 3)).load(
+            read_lines(io.BytesIO(a_line().encode())), keys
+        )
+
+    assert totals.fresh == 1
+    assert await count() == 1
+
+
+async def test_a_database_that_stays_away_ends_with_the_line_to_go_on_from(
+    sessions, count, monkeypatch
+):
+    monkeypatch.setattr(loading, "RETRY_BASE_S", 0)
+    with Keys("b") as keys, pytest.raises(LoadingStoppedError, match=r"before line 1 .*run the"):
+        await a_loader(Breaking(sessions, 99)).load(read_lines(io.BytesIO(a_line().encode())), keys)

@@ -1,0 +1,95 @@
+"""A cancel is either before the commit or after it."""
+
+import asyncio
+
+import pytest
+
+from worker.execution import commit as protected
+from worker.execution.commit import run_protected
+
+
+async def started(task_factory):
+    """Start a unit that says when it is where the test wants it."""
+    there = asyncio.Event()
+    task = asyncio.ensure_future(task_factory(there))
+    async with asyncio.timeout(5):
+        await there.wait()
+    return task
+
+
+async def test_a_cancel_before_the_commit_ends_the_work():
+    ended = asyncio.Event()
+
+    async def unit(there, window):
+        there.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            assert not window.begun
+            ended.set()
+
+    task = await started(lambda there: run_protected(lambda window: unit(there, window)))
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()
+
+
+async def test_a_cancel_during_the_commit_waits_for_its_answer():
+    answer = asyncio.Event()
+
+    async def unit(there, window):
+        window.open()
+        there.set()
+        await answer.wait()
+        return "committed"
+
+    task = await started(lambda there: run_protected(lambda window: unit(there, window)))
+    task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done()
+    answer.set()
+
+    assert await task == "committed"
+
+
+async def test_a_commit_that_fails_under_a_cancel_is_a_cancel():
+    answer = asyncio.Event()
+
+    async def unit(there, window):
+        window.open()
+        there.set()
+        await answer.wait()
+        raise ConnectionError
+
+    task = await started(lambda there: run_protected(lambda window: unit(there, window)))
+    task.cancel()
+    await asyncio.sleep(0)
+    answer.set()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_commit_that_never_answers_does_not_hold_a_cancel_for_ever(monkeypatch):
+    monkeypatch.setattr(protected, "COMMIT_ANSWER_WAIT_S", 0.01)
+
+    async def unit(there, window):
+        window.open()
+        there.set()
+        await asyncio.Event().wait()
+
+    task = await started(lambda there: run_protected(lambda window: unit(there, window)))
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_an_error_passes_through_unchanged():
+    async def unit(window):
+        raise ValueError("as it was")
+
+    with pytest.raises(ValueError, match="as it was"):
+        await run_protected(unit)

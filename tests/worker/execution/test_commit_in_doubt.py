@@ -1,0 +1,72 @@
+"""The moment of the commit: what was not committed is never told to be done."""
+
+import pytest
+from sqlalchemy import text
+
+from db.direct import OwnTransaction
+from tests.bank import balance_of, open_account
+from tests.worker.execution.kit import till, transfer
+
+END_IT = text("SELECT pg_terminate_backend(:pid)")
+
+
+@pytest.fixture
+def before_commit(monkeypatch):
+    """Return a function: what it is given is awaited, with the session, before each commit."""
+
+    def set_hook(hook):
+        commit = OwnTransaction.commit
+
+        async def commit_after_hook(self):
+            await hook(self.session)
+            await commit(self)
+
+        monkeypatch.setattr(OwnTransaction, "commit", commit_after_hook)
+
+    return set_hook
+
+
+async def test_a_connection_that_is_lost_just_before_the_commit_makes_the_job_run_again(
+    sessions, before_commit
+):
+    payer = await open_account(sessions, balance="1.00")
+    payee = await open_account(sessions)
+    one = till(sessions)
+    delivery = transfer(payer, payee)
+    ended = []
+
+    async def end_the_first(session):
+        if not ended:
+            ended.append(await session.scalar(text("SELECT pg_backend_pid()")))
+            async with sessions() as executioner:
+                await executioner.execute(END_IT, {"pid": ended[0]})
+
+    before_commit(end_the_first)
+
+    outcome = await one.run(delivery)
+
+    assert outcome.state == "completed"
+    assert not outcome.replayed
+    assert await one.posted([delivery.job.id]) == {delivery.job.id}
+    assert await balance_of(sessions, payee) == 1
+    assert [name for name, _ in one.told] == ["job.run_again", "job.finished"]
+
+
+async def test_what_a_handler_wrote_and_its_outcome_are_one_transaction(sessions, before_commit):
+    """Neither is there while the other is not, whichever one looks for."""
+    payer = await open_account(sessions, balance="1.00")
+    payee = await open_account(sessions)
+    delivery = transfer(payer, payee)
+    seen = []
+
+    one = till(sessions)
+
+    async def look(_session):
+        seen.append((await one.posted([delivery.job.id]), await one.states([delivery.job.id])))
+
+    before_commit(look)
+    await one.run(delivery)
+
+    assert seen == [(set(), {})]
+    assert await one.posted([delivery.job.id]) == {delivery.job.id}
+    assert await one.states([delivery.job.id]) == {delivery.job.id: "completed"}

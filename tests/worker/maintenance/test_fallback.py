@@ -1,0 +1,185 @@
+"""Work goes on without Redis, on a real PostgreSQL and a Valkey that comes and goes."""
+
+import asyncio
+import uuid
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from db.engine import create_sessions
+from tests.bank import balance_of, open_account
+from worker.app import create_worker
+from worker.dev.servers import ValkeyServer
+from worker.settings import Settings
+
+DEADLINE_S = 30
+
+
+@pytest.fixture
+def valkey(tmp_path):
+    with ValkeyServer(tmp_path / "valkey") as server:
+        yield server
+
+
+@pytest.fixture
+def settings(database_url, valkey, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("REDIS_URL", valkey.url)
+    monkeypatch.setenv("TELLER_CONCURRENCY", "4")
+    return Settings()
+
+
+@asynccontextmanager
+async def running(settings):
+    """Run a worker; yield a counter of its events, each with an `asyncio.Event` to wait for."""
+    told: dict[str, Any] = {}
+
+    def hear(name, fields):
+        told.setdefault(name, asyncio.Event()).set()
+        told.setdefault("log", []).append((name, fields))
+
+    worker = create_worker(settings, handle_signals=False, subscribers=[hear])
+    task = asyncio.create_task(worker.async_run())
+    try:
+        await heard(told, "worker.started")
+        yield told
+    finally:
+        await worker.close()
+        await asyncio.wait({task})
+
+
+async def heard(told, name):
+    async with asyncio.timeout(DEADLINE_S):
+        await told.setdefault(name, asyncio.Event()).wait()
+
+
+async def accept_transfer(sessions, payer, payee, amount="1.00"):
+    """Accept a job by SQL alone: nobody rings Redis."""
+    async with sessions() as session, session.begin():
+        return await session.scalar(
+            text(
+                "SELECT enqueue_job('transfer_funds', jsonb_build_object('from_account', "
+                "CAST(:payer AS text), 'to_account', CAST(:payee AS text), "
+                "'amount', CAST(:amount AS text), 'currency', 'EUR'))"
+            ),
+            {"payer": str(payer), "payee": str(payee), "amount": amount},
+        )
+
+
+async def finished(sessions, ids):
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            async with sessions() as session:
+                left = await session.scalar(
+                    text("SELECT count(*) FROM jobs WHERE id = ANY(:ids) AND state = 'queued'"),
+                    {"ids": ids},
+                )
+            if not left:
+                return
+            await asyncio.sleep(0.02)
+
+
+async def test_jobs_run_from_the_record_while_redis_is_away_and_from_redis_when_it_is_back(
+    settings, engine, valkey
+):
+    sessions = create_sessions(engine)
+    payer, payee = await open_account(sessions, balance="100.00"), await open_account(sessions)
+
+    async with running(settings) as told:
+        await asyncio.to_thread(valkey.kill)
+        await heard(told, "redis.lost")
+        ids = [await accept_transfer(sessions, payer, payee) for _ in range(20)]
+        await finished(sessions, ids)
+        assert await balance_of(sessions, payee) == 2_000
+
+        await asyncio.to_thread(valkey.start)
+        await heard(told, "redis.back")
+        more = [await accept_transfer(sessions, payer, payee) for _ in range(5)]
+        await finished(sessions, more)
+        assert await balance_of(sessions, payee) == 2_500
+
+
+async def test_a_frozen_redis_is_as_good_as_none(settings, engine, valkey):
+    sessions = create_sessions(engine)
+    payer, payee = await open_account(sessions, balance="100.00"), await open_account(sessions)
+
+    async with running(settings) as told:
+        valkey.pause()
+        try:
+            ids = [await accept_transfer(sessions, payer, payee) for _ in range(5)]
+            await finished(sessions, ids)
+        finally:
+            valkey.resume()
+        await heard(told, "redis.back")
+
+    assert await balance_of(sessions, payee) == 500
+
+
+async def test_a_row_that_another_worker_holds_is_left_to_it(settings, engine, valkey):
+    sessions = create_sessions(engine)
+    payer, payee = await open_account(sessions, balance="100.00"), await open_account(sessions)
+    await asyncio.to_thread(valkey.kill)
+    held = await accept_transfer(sessions, payer, payee)
+
+    async with sessions() as session:
+        await session.execute(text("SELECT FROM jobs WHERE id = :id FOR UPDATE"), {"id": held})
+        async with running(settings) as told:
+            await heard(told, "redis.lost")
+            free = await accept_transfer(sessions, payer, payee)
+            await finished(sessions, [free])
+            state = await session.scalar(
+                text("SELECT state FROM jobs WHERE id = :id"), {"id": held}
+            )
+            assert state == "queued"
+            await session.commit()
+            await finished(sessions, [held])
+
+
+async def test_a_worker_starts_without_redis(settings, engine, valkey):
+    sessions = create_sessions(engine)
+    payer, payee = await open_account(sessions, balance="100.00"), await open_account(sessions)
+    await asyncio.to_thread(valkey.kill)
+    job_id = await accept_transfer(sessions, payer, payee)
+
+    async with running(settings):
+        await finished(sessions, [job_id])
+
+    assert await balance_of(sessions, payee) == 100
+
+
+async def test_an_abort_is_written_into_the_record(settings, engine, valkey):
+    from arq import create_pool
+    from arq.connections import RedisSettings
+
+    from worker.execution import serializer as wire
+
+    sessions = create_sessions(engine)
+    payer, payee = await open_account(sessions, balance="100.00"), await open_account(sessions)
+    pool = await create_pool(
+        RedisSettings.from_dsn(valkey.url),
+        job_serializer=wire.serialize,
+        job_deserializer=wire.deserialize,
+    )
+    job_id = await accept_transfer(sessions, payer, payee)
+    payload = {
+        "from_account": str(payer),
+        "to_account": str(payee),
+        "amount": "1.00",
+        "currency": "EUR",
+    }
+    await pool.enqueue_job("transfer_funds", payload, _job_id=str(job_id), _defer_by=3600)
+    await pool.zadd("arq:abort", {str(job_id): 9_999_999_999_999})
+    await pool.zadd("arq:queue", {str(job_id): 1})
+
+    async with running(settings) as told:
+        await heard(told, "job.aborted")
+
+    async with sessions() as session:
+        state = await session.scalar(
+            text("SELECT state FROM jobs WHERE id = :id"), {"id": uuid.UUID(str(job_id))}
+        )
+    assert state == "cancelled"
+    assert await balance_of(sessions, payee) == 0
+    await pool.aclose()

@@ -1,0 +1,49 @@
+"""What the code emits is in the catalogue, with the fields that it is said to have."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from worker.monitoring.events import CATALOGUE
+
+WORKER = Path(__file__).parents[3] / "worker"
+
+PRIVATE = {"payload", "result", "username", "email", "name", "message", "args", "kwargs", "key"}
+
+
+def emissions():
+    """Yield every `….emit("name", field=…)` in the source."""
+    for path in sorted(WORKER.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr == "emit"
+                and node.args
+            ):
+                for name in ast.walk(node.args[0]):
+                    if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                        fields = {keyword.arg for keyword in node.keywords if keyword.arg}
+                        yield name.value, fields, f"{path.name}:{node.lineno}"
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [pytest.param(name, fields, id=f"{where} {name}") for name, fields, where in emissions()],
+)
+def test_an_event_that_is_emitted_is_in_the_catalogue_with_its_fields(name, fields):
+    assert name in CATALOGUE
+    assert fields <= set(CATALOGUE[name].fields)
+
+
+def test_no_event_has_a_field_for_what_is_private():
+    assert {
+        name: spec.fields for name, spec in CATALOGUE.items() if PRIVATE & set(spec.fields)
+    } == {}
+
+
+def test_every_event_in_the_catalogue_is_emitted_somewhere():
+    source = "".join(path.read_text() for path in WORKER.rglob("*.py") if path.name != "events.py")
+
+    assert [name for name in CATALOGUE if f'"{name}"' not in source] == []

@@ -1,0 +1,180 @@
+"""Every process tells that it is there, and learns whether the record answers."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+
+from db.engine import create_engine, create_sessions
+from db.workers import Workers
+from worker.monitoring.backlog import Census
+from worker.monitoring.heartbeat import INTERVAL_S, SILENCE_MAX, Heartbeat, code_version
+from worker.monitoring.state import Condition
+
+KINDS = ["transfer_funds", "create_user"]
+
+
+class Redis:
+    up = True
+
+    async def answers(self):
+        return self.up
+
+
+@pytest.fixture
+async def sessions(sessions):
+    async with sessions() as session, session.begin():
+        await session.execute(text("DELETE FROM workers"))
+        await session.execute(text("DELETE FROM jobs"))
+    return sessions
+
+
+@pytest.fixture
+def redis_state():
+    return Redis()
+
+
+@pytest.fixture
+def condition():
+    return Condition(started=True)
+
+
+@pytest.fixture
+def heartbeat(sessions, condition, redis_state):
+    return Heartbeat(sessions, condition, KINDS, redis_state.answers)
+
+
+async def fleet(sessions):
+    async with sessions() as session:
+        return await Workers(session).fleet(SILENCE_MAX)
+
+
+async def age(sessions, worker_id, by):
+    async with sessions() as session, session.begin():
+        await session.execute(
+            text(
+                "UPDATE workers SET seen_at = clock_timestamp() - CAST(:by AS interval) "
+                "WHERE id = :id"
+            ),
+            {"by": by, "id": worker_id},
+        )
+
+
+async def test_a_beat_is_one_row_with_version_and_kinds(heartbeat, sessions, condition):
+    assert await heartbeat.step() == INTERVAL_S
+    condition.jobs_running = 3
+    await heartbeat.step()
+
+    [seen] = await fleet(sessions)
+    assert (seen.id, seen.kinds, seen.version) == (
+        heartbeat.worker_id,
+        ["create_user", "transfer_funds"],
+        code_version(),
+    )
+    assert (seen.state, seen.mode, seen.jobs_running, seen.works) == ("running", "normal", 3, True)
+    assert seen.seen_at > seen.started_at
+
+
+async def test_it_tells_that_it_drains_and_that_redis_is_away(
+    heartbeat, sessions, condition, redis_state
+):
+    redis_state.up = False
+    condition.is_draining = lambda: True
+    await heartbeat.step()
+
+    [seen] = await fleet(sessions)
+    assert (seen.state, seen.mode, seen.works) == ("draining", "degraded", False)
+
+
+async def test_a_good_end_is_told(heartbeat, sessions):
+    await heartbeat.step()
+    await heartbeat.stop()
+
+    [seen] = await fleet(sessions)
+    assert (seen.state, seen.works) == ("stopped", False)
+
+
+async def test_one_that_is_silent_is_taken_for_dead_and_later_forgotten(
+    heartbeat, sessions, condition, redis_state
+):
+    await heartbeat.step()
+    other = Heartbeat(sessions, condition, KINDS, redis_state.answers)
+    await other.step()
+
+    await age(sessions, other.worker_id, SILENCE_MAX + timedelta(seconds=1))
+    await heartbeat.step()
+    assert [seen.works for seen in await fleet(sessions)] == [True, False]
+
+    await age(sessions, other.worker_id, timedelta(hours=1, seconds=1))
+    await heartbeat.step()
+    assert [seen.id for seen in await fleet(sessions)] == [heartbeat.worker_id]
+
+
+async def test_a_postgresql_that_is_away_makes_the_process_unready_until_it_is_back(
+    heartbeat, condition, redis_state, unused_tcp_port
+):
+    engine = create_engine(
+        f"postgresql://postgres@127.0.0.1:{unused_tcp_port}/x", pool_size=1, application_name="t"
+    )
+    lost = Heartbeat(create_sessions(engine), condition, KINDS, redis_state.answers)
+    with pytest.raises(OSError, match=r"."):
+        await lost.step()
+    await engine.dispose()
+    assert condition.reasons_unready() == ["postgresql connection"]
+
+    await heartbeat.step()
+    assert condition.reasons_unready() == []
+
+
+async def test_the_last_word_of_a_process_whose_database_is_gone_is_not_waited_for(
+    condition, redis_state, unused_tcp_port
+):
+    engine = create_engine(
+        f"postgresql://postgres@127.0.0.1:{unused_tcp_port}/x", pool_size=1, application_name="t"
+    )
+    await Heartbeat(create_sessions(engine), condition, KINDS, redis_state.answers).stop()
+    await engine.dispose()
+
+
+async def add(sessions, state, *, due, age=timedelta(), rung=False, count=1):
+    async with sessions() as session, session.begin():
+        await session.execute(
+            text(
+                "INSERT INTO jobs (kind, payload, payload_hash, state, "
+                "enqueued_at, run_at, rung_at, finished_at) "
+                "SELECT 'a', '{}', '', :state, clock_timestamp() - CAST(:age AS interval), "
+                "clock_timestamp() + CAST(:due AS interval), "
+                "CASE WHEN :rung THEN clock_timestamp() END, "
+                "CASE WHEN :state <> 'queued' THEN clock_timestamp() END "
+                "FROM generate_series(1, :count)"
+            ),
+            {"state": state, "due": due, "age": age, "rung": rung, "count": count},
+        )
+
+
+async def counted(sessions):
+    census = Census(sessions)
+    await census.step()
+    assert census.last is not None
+    return census.last.backlog
+
+
+async def test_the_census_counts_what_waits_and_for_how_long(sessions):
+    minute = timedelta(minutes=1)
+    await add(sessions, "queued", due=-minute, age=minute, rung=True, count=3)
+    await add(sessions, "queued", due=-minute / 2, age=minute / 2)
+    await add(sessions, "queued", due=minute, count=2)
+    await add(sessions, "dead", due=-minute)
+    await add(sessions, "completed", due=-minute)
+    waiting = await counted(sessions)
+
+    assert (waiting.runnable, waiting.scheduled, waiting.dead) == (4, 2, 1)
+    assert 60 <= waiting.oldest_runnable_age_s < 90
+    assert 30 <= waiting.relay_lag_s < 60
+
+
+async def test_where_nothing_waits_every_age_is_zero(sessions):
+    await add(sessions, "queued", due=timedelta(minutes=1))
+    waiting = await counted(sessions)
+
+    assert (waiting.oldest_runnable_age_s, waiting.relay_lag_s) == (0, 0)

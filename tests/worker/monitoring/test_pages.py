@@ -1,0 +1,162 @@
+"""What the probes say follows from what the process knows, and from nothing else."""
+
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import orjson
+import pytest
+
+from db.backlog import Backlog
+from db.workers import Seen
+from worker.cli.contract.metrics_page import sample_metrics
+from worker.monitoring.backlog import Census, Count
+from worker.monitoring.http.pages import Pages
+from worker.monitoring.loop_lag import INTERVAL_S, Pulse
+from worker.monitoring.state import ANSWER_FRESH_S, Condition
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def condition(clock):
+    condition = Condition(clock=clock, started=True)
+    condition.postgres_answered()
+    return condition
+
+
+@pytest.fixture
+def pages(clock, condition, sessions):
+    return Pages(
+        condition=condition,
+        pulse=Pulse(clock),
+        census=Census(sessions, clock),
+        metrics=sample_metrics(),
+        identity={"pid": 1},
+        blocked_after_s=10.0,
+    )
+
+
+def content(page):
+    return page.status, orjson.loads(page.body)
+
+
+def seen(*, mode="normal", state="running", silent=False):
+    return Seen(uuid4(), "host", 1, "1.0", ["a"], state, mode, 0, NOW, NOW, silent)
+
+
+async def test_a_process_that_turns_is_live_whatever_its_servers_do(pages, condition):
+    condition.postgres_failed("connection")
+    condition.redis_up = False
+
+    assert content(await pages.find("/livez")) == (200, {"live": True})
+
+
+async def test_a_loop_that_stands_still_is_not_live_and_not_ready(pages, clock):
+    clock.now += 10.5
+
+    assert content(await pages.find("/livez")) == (
+        503,
+        {"live": False, "event_loop_blocked_s": 10.5},
+    )
+    status, answer = content(await pages.find("/readyz"))
+    assert status == 503
+    assert "event loop blocked" in answer["reasons"]
+
+
+async def test_ready_means_started_not_draining_and_a_postgresql_that_answers(pages, condition):
+    assert content(await pages.find("/readyz")) == (
+        200,
+        {"ready": True, "mode": "normal", "reasons": []},
+    )
+
+    condition.started = False
+    assert content(pages.readyz())[1]["reasons"] == ["starting"]
+    condition.started = True
+    condition.is_draining = lambda: True
+    assert content(pages.readyz())[1]["reasons"] == ["draining"]
+    condition.is_draining = lambda: False
+    condition.postgres_failed("connection")
+    assert content(pages.readyz()) == (
+        503,
+        {"ready": False, "mode": "normal", "reasons": ["postgresql connection"]},
+    )
+    condition.postgres_answered()
+    assert pages.readyz().status == 200
+
+
+async def test_without_redis_it_is_ready_and_says_that_it_is_degraded(pages, condition):
+    condition.redis_up = False
+
+    assert content(await pages.find("/readyz")) == (
+        200,
+        {"ready": True, "mode": "degraded", "reasons": []},
+    )
+
+
+async def test_an_answer_of_postgresql_does_not_count_for_ever(pages, clock):
+    pages.pulse._last = clock.now = clock.now + ANSWER_FRESH_S + 1
+
+    assert content(pages.readyz())[1]["reasons"] == ["postgresql has not answered for long"]
+
+
+@pytest.mark.parametrize(
+    ("fleet", "redis_up", "age_s", "verdict"),
+    [
+        ([seen()], True, 1, "healthy"),
+        ([seen(mode="degraded")], True, 1, "degraded"),
+        ([seen()], False, 1, "degraded"),
+        ([seen(silent=True), seen(state="stopped"), seen(state="draining")], True, 1, "no_workers"),
+        ([seen()], True, 60, "unknown"),
+    ],
+    ids=["healthy", "one degraded", "no redis", "all gone", "stale"],
+)
+async def test_status_says_in_a_word_how_the_service_is(
+    pages, condition, clock, fleet, redis_up, age_s, verdict
+):
+    pages.census.last = Count(Backlog(3, 2, 1, 4.5, 0.5), fleet, clock.now)
+    clock.now += age_s
+    condition.redis_up = redis_up
+
+    status, answer = content(await pages.find("/status"))
+
+    assert status == 200
+    assert answer["service"] == verdict
+    assert answer["backlog"]["runnable"] == 3
+    assert len(answer["fleet"]) == len(fleet)
+
+
+async def test_status_answers_before_anything_was_counted(pages):
+    status, answer = content(await pages.find("/status"))
+
+    assert (status, answer["service"], answer["backlog"]) == (200, "unknown", None)
+
+
+async def test_there_are_no_other_pages(pages):
+    assert await pages.find("/") is None
+    assert await pages.find("/livez/") is None
+
+
+async def test_the_pulse_remembers_its_worst_delay_for_a_while(clock):
+    pulse = Pulse(clock)
+    pulse.start()
+    clock.now += INTERVAL_S + 2.0
+    pulse._beat()
+    clock.now += INTERVAL_S
+    pulse._beat()
+    assert pulse.lag_s() == pytest.approx(2.0)
+    assert pulse.silence_s() == 0.0
+    clock.now += 60.0
+    assert pulse.lag_s() == pytest.approx(60.0 - INTERVAL_S)
+    pulse.stop()

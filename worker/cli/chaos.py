@@ -1,0 +1,84 @@
+"""Break everything on purpose while money moves, then prove that nothing was lost or doubled."""
+
+import logging
+import os
+import shutil
+from typing import Annotated, Final
+
+import typer
+import uvloop
+from rich.console import Console
+
+from worker.dev.chaos import Kind, Summary, Wishes, run, show
+from worker.dev.chaos.load import BrokenPromiseError
+from worker.dev.chaos.sites import Site, refuse_production, site
+from worker.errors import StartupError
+from worker.process.supervisor import PROCESSES_MAX
+
+app = typer.Typer(add_completion=False, help=__doc__)
+
+WRONG: Final = 1
+JOBS_PER_FAULT: Final = 150
+ALL_KINDS: Final = ",".join(Kind)
+
+Seed = Annotated[int, typer.Option(help="The same seed, the same faults and transfers.")]
+Jobs = Annotated[int, typer.Option(min=1, max=10_000_000, help="Transfers to make meanwhile.")]
+Faults = Annotated[str, typer.Option(help="Kinds of fault, separated by commas.")]
+Count = Annotated[
+    int | None, typer.Option(min=0, help="How many faults; default: one for every 150 jobs.")
+]
+Processes = Annotated[int, typer.Option(min=2, max=PROCESSES_MAX, help="Worker processes.")]
+Concurrency = Annotated[int, typer.Option(min=1, max=1_000, help="Jobs at a time in each.")]
+
+
+@app.command()
+def chaos(  # noqa: PLR0913 - the options of a command line
+    *,
+    seed: Seed = 1,
+    jobs: Jobs = 2_000,
+    faults: Faults = ALL_KINDS,
+    count: Count = None,
+    processes: Processes = 3,
+    concurrency: Concurrency = 8,
+) -> None:
+    """Move money while workers and servers are killed, frozen, flushed and restarted.
+
+    Without DATABASE_URL and REDIS_URL it starts servers of its own. Given ones must be marked as
+    tests': a database name that ends with _test or _chaos, and in Redis the key
+    teller:may-be-flushed. Exit code 0 only if nothing was lost, doubled or left behind.
+    """
+    # That Redis is away is what we want.
+    logging.getLogger("jobs.client").setLevel(logging.ERROR)
+    console = Console()
+    wishes = Wishes(
+        seed=seed,
+        jobs=jobs,
+        kinds=_kinds(faults),
+        faults=max(1, jobs // JOBS_PER_FAULT) if count is None else count,
+        processes=processes,
+        concurrency=concurrency,
+    )
+    with site(os.environ.get("DATABASE_URL"), os.environ.get("REDIS_URL")) as place:
+        try:
+            summary = uvloop.run(_run(place, wishes, console))
+        except BrokenPromiseError as error:
+            console.print(f"[bold red]{error}[/]")
+            raise typer.Exit(WRONG) from None
+    show(summary, console)
+    if summary.faults:
+        console.print(f"the workers' logs are in {place.directory}", soft_wrap=True)
+        raise typer.Exit(WRONG)
+    shutil.rmtree(place.directory, ignore_errors=True)
+
+
+async def _run(place: Site, wishes: Wishes, console: Console) -> Summary:
+    await refuse_production(place)
+    return await run(place, wishes, console)
+
+
+def _kinds(names: str) -> list[Kind]:
+    known = ", ".join(Kind)
+    try:
+        return [Kind(name.strip()) for name in names.split(",") if name.strip()]
+    except ValueError as error:
+        raise StartupError(f"{error}: known faults are {known}") from None

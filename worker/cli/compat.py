@@ -1,0 +1,88 @@
+"""Check that this code still takes what an older contract took, or what is queued right now."""
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import orjson
+import typer
+
+from db.engine import create_sessions
+from db.intake import live_payloads
+from jobs import ClientError, parse_payload, registry
+from worker.app import database
+from worker.cli.contract.compare import breaking_changes
+from worker.cli.contract.schema import contract_of
+from worker.errors import TellerError
+from worker.settings import load_settings
+
+app = typer.Typer(add_completion=False, help=__doc__)
+
+BREAKS: Final = 1
+FAULTS_SHOWN_MAX: Final = 20
+
+Against = Annotated[
+    Path | None, typer.Option(help="An older jobs/contract.json, as of what is deployed now.")
+]
+Live = Annotated[
+    bool, typer.Option("--live", help="Read every job queued in DATABASE_URL with this code.")
+]
+
+
+class UsageError(TellerError):
+    """The command line does not say what to compare with."""
+
+
+@app.command()
+def compat(*, against: Against = None, live: Live = False) -> None:
+    """Fail, with exit code 1, when deploying this code would break jobs that are queued.
+
+    A removed field, a new required one, a narrower type, limit or pattern, a new default, a kind
+    that is gone. Results are checked for those who read them.
+    """
+    if against is None and not live:
+        raise UsageError("give --against OLD.json, --live, or both; see --help")
+    faults: list[str] = []
+    if against is not None:
+        faults += breaking_changes(_contract_in(against), contract_of(registry()))
+    if live:
+        faults += asyncio.run(_live_faults())
+    for fault in faults[:FAULTS_SHOWN_MAX]:
+        typer.echo(fault, err=True)
+    if len(faults) > FAULTS_SHOWN_MAX:
+        typer.echo(f"and {len(faults) - FAULTS_SHOWN_MAX} more", err=True)
+    typer.echo("nothing breaks" if not faults else f"{len(faults)} breaking changes")
+    if faults:
+        raise typer.Exit(BREAKS)
+
+
+def _contract_in(path: Path) -> dict[str, Any]:
+    try:
+        contract = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise UsageError(f"cannot read a contract from {path}: {error}") from None
+    entries = contract.values() if isinstance(contract, dict) else [None]
+    if not all(isinstance(one, dict) and {"payload", "result"} <= one.keys() for one in entries):
+        raise UsageError(f"{path} is not a jobs/contract.json")
+    return dict(contract)
+
+
+async def _live_faults() -> list[str]:
+    """Read every queued payload, and count what this code refuses by its reason."""
+    refused: Counter[str] = Counter()
+    example: dict[str, str] = {}
+    async with (
+        database(load_settings(), name="teller-compat", pool_size=1) as engine,
+        create_sessions(engine)() as session,
+    ):
+        async for job in live_payloads(session):
+            try:
+                parse_payload(job.kind, job.payload)
+            except ClientError as error:
+                refused[str(error)] += 1
+                example.setdefault(str(error), str(job.id))
+    return [
+        f"{count:,} queued: {reason} (first: job {example[reason]})"
+        for reason, count in refused.most_common()
+    ]

@@ -1,0 +1,164 @@
+"""From lines to accepted jobs: in batches, each in a transaction of its own."""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from db.intake import Candidate, Verdict, accept_many
+from jobs._queue import Delivery, ring
+from worker.cli.enqueue.lines import Asked, Bad, Line, parse_line
+from worker.errors import TellerError
+from worker.execution.retry import Trouble, diagnose
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+    from worker.cli.enqueue.keys import Keys
+
+BATCH_LINES_MAX: Final = 1_000
+BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
+BATCH_TRIES_MAX: Final = 8
+RETRY_BASE_S: Final = 0.1
+RING_TIMEOUT_S: Final = 5.0
+
+_PASSING: Final = frozenset(
+    {Trouble.CONFLICT, Trouble.LOCK_TIMEOUT, Trouble.CONNECTION, Trouble.SERVER_SICK}
+)
+
+
+class LoadingStoppedError(TellerError):
+    """The database could not be reached for too long."""
+
+
+@dataclass(slots=True)
+class Totals:
+    """What became of the lines so far."""
+
+    lines: int = 0
+    bytes_read: int = 0
+    fresh: int = 0
+    there: int = 0
+    """Accepted before, by this file or another with the same keys."""
+    bad: int = 0
+
+
+@dataclass(slots=True)
+class _Batch:
+    asked: list[Asked] = field(default_factory=list)
+    bad: list[Bad] = field(default_factory=list)
+    lines: int = 0
+    bytes_read: int = 0
+    first_line: int = 0
+
+
+class Loader:
+    """Loads lines into the record, and rings for what is new."""
+
+    def __init__(
+        self,
+        sessions: "async_sessionmaker[AsyncSession]",
+        redis: "Redis",
+        queue_name: str,
+        *,
+        on_bad: Callable[[Bad], None],
+        on_progress: Callable[[Totals], None],
+    ) -> None:
+        self._sessions = sessions
+        self._redis = redis
+        self._queue_name = queue_name
+        self._on_bad = on_bad
+        self._on_progress = on_progress
+
+    async def load(self, lines: Iterator[Line], keys: "Keys") -> Totals:
+        """Load everything, reading one batch while the one before it is being accepted.
+
+        Raises:
+            LoadingStoppedError: what was accepted stays; running the file again is safe.
+        """
+        totals = Totals()
+        batch = await asyncio.to_thread(_next_batch, lines, keys)
+        while batch.lines:
+            ahead = asyncio.create_task(asyncio.to_thread(_next_batch, lines, keys))
+            try:
+                await self._take(batch, totals)
+            finally:
+                batch = await ahead
+            self._on_progress(totals)
+        return totals
+
+    async def _take(self, batch: _Batch, totals: Totals) -> None:
+        verdicts = await self._accept([asked.candidate for asked in batch.asked], batch.first_line)
+        bad = list(batch.bad)
+        fresh: list[Delivery] = []
+        for asked, verdict in zip(batch.asked, verdicts, strict=True):
+            if verdict.id is None:
+                bad.append(Bad(asked.line, f"{verdict.message}: {verdict.hint}"))
+            elif verdict.fresh:
+                fresh.append(_delivery(verdict, asked.candidate))
+        for one in sorted(bad, key=lambda one: one.line.number):
+            self._on_bad(one)
+        totals.lines += batch.lines
+        totals.bytes_read += batch.bytes_read
+        totals.fresh += len(fresh)
+        totals.there += len(verdicts) - len(fresh) - (len(bad) - len(batch.bad))
+        totals.bad += len(bad)
+        await self._ring(fresh)
+
+    async def _accept(self, candidates: Sequence[Candidate], first_line: int) -> list[Verdict]:
+        """Accept a batch, again while the trouble passes: the keys make that safe."""
+        if not candidates:
+            return []
+        for tries in range(1, BATCH_TRIES_MAX + 1):
+            try:
+                async with self._sessions() as session, session.begin():
+                    return await accept_many(session, candidates)
+            except Exception as error:
+                trouble = diagnose(error).trouble
+                if trouble not in _PASSING:
+                    raise
+                if tries == BATCH_TRIES_MAX:
+                    raise LoadingStoppedError(
+                        f"stopped before line {first_line} ({trouble.value}): run the same command "
+                        "again when the database is back; nothing is enqueued twice"
+                    ) from error
+                await asyncio.sleep(RETRY_BASE_S * 2**tries * random.random())  # noqa: S311 - jitter
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    async def _ring(self, deliveries: Sequence[Delivery]) -> None:
+        if deliveries:
+            try:
+                async with asyncio.timeout(RING_TIMEOUT_S):
+                    await ring(self._redis, deliveries, self._queue_name)
+            except Exception:  # noqa: BLE001, S110 - the relay sends what was not rung
+                pass
+
+
+def _next_batch(lines: Iterator[Line], keys: "Keys") -> _Batch:
+    batch = _Batch()
+    for line in lines:
+        batch.first_line = batch.first_line or line.number
+        batch.lines += 1
+        batch.bytes_read += line.bytes_read
+        match parse_line(line, keys):
+            case Asked() as asked:
+                batch.asked.append(asked)
+            case Bad() as bad:
+                batch.bad.append(bad)
+            case None:
+                pass
+        if batch.lines == BATCH_LINES_MAX or batch.bytes_read >= BATCH_BYTES_MAX:
+            break
+    return batch
+
+
+def _delivery(verdict: Verdict, candidate: Candidate) -> Delivery:
+    """Ring by id alone: payloads may be personal, and the record has them."""
+    run_at = candidate.run_at
+    return Delivery(
+        id=str(verdict.id),
+        function=candidate.kind,
+        run_at_ms=None if run_at is None else int(run_at.timestamp() * 1000),
+    )

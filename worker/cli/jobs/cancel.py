@@ -1,0 +1,62 @@
+"""Jobs that are not wanted any more: cancelled in the record, and stopped where they run."""
+
+import time
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+from arq.constants import abort_jobs_ss
+
+from db.inspection import Filter
+from db.intervention import cancel_batch, cancel_these
+from worker.cli.jobs.redis import told
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+BATCH: Final = 500
+
+
+class Canceller:
+    """Cancels jobs that have not taken effect."""
+
+    def __init__(
+        self,
+        sessions: "async_sessionmaker[AsyncSession]",
+        redis: "Redis",
+        queue_name: str,
+        reason: str,
+    ) -> None:
+        self._sessions = sessions
+        self._redis = redis
+        self._queue_name = queue_name
+        self._reason = reason
+
+    async def these(self, ids: Sequence[UUID]) -> list[UUID]:
+        """Cancel jobs by id; return those that had not ended."""
+        async with self._sessions() as session, session.begin():
+            cancelled = await cancel_these(session, ids, self._reason)
+        await told(self._abort(cancelled.values()))
+        return list(cancelled)
+
+    async def all_of(self, which: Filter) -> AsyncIterator[int]:
+        """Cancel every queued job that a filter lets through; yield how many in each batch."""
+        while True:
+            async with self._sessions() as session, session.begin():
+                cancelled = await cancel_batch(session, which, self._reason, limit=BATCH)
+            if not cancelled:
+                return
+            await told(self._abort(cancelled.values()))
+            yield len(cancelled)
+
+    async def _abort(self, redis_ids: Collection[str]) -> None:
+        """Stop the jobs that run, as arq's own client does; it saves work, and is not needed."""
+        if not redis_ids:
+            return
+        now_ms = time.time_ns() // 1_000_000
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.zadd(abort_jobs_ss, dict.fromkeys(redis_ids, now_ms))
+            # What waits is brought forward, so that a worker takes it out of the queue now.
+            pipe.zadd(self._queue_name, dict.fromkeys(redis_ids, 1), xx=True)
+            await pipe.execute()

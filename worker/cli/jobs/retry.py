@@ -1,0 +1,71 @@
+"""Dead jobs run again: in the record first, then Redis is told."""
+
+import getpass
+import socket
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+from arq.constants import result_key_prefix
+
+from db.dispatch import Unsent
+from db.inspection import Filter
+from db.intervention import replay_batch, replay_these
+from jobs._queue import ring
+from worker.cli.jobs.redis import told
+from worker.maintenance.relay import deliveries_of
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+BATCH: Final = 500
+
+
+class Replayer:
+    """Puts dead jobs back into the queue."""
+
+    def __init__(
+        self,
+        sessions: "async_sessionmaker[AsyncSession]",
+        redis: "Redis",
+        queue_name: str,
+    ) -> None:
+        self._sessions = sessions
+        self._redis = redis
+        self._queue_name = queue_name
+        self._note = f"put back by {operator()}"
+
+    async def these(self, ids: Sequence[UUID]) -> list[UUID]:
+        """Replay jobs by id; return those that were dead."""
+        async with self._sessions() as session, session.begin():
+            jobs = await replay_these(session, ids, self._note)
+        await told(self._send(jobs))
+        return [job.id for job in jobs]
+
+    async def all_of(self, which: Filter) -> AsyncIterator[int]:
+        """Replay every dead job that a filter lets through; yield how many in each batch."""
+        until = datetime.now(UTC)
+        while True:
+            async with self._sessions() as session, session.begin():
+                jobs = await replay_batch(session, which, self._note, until=until, limit=BATCH)
+            if not jobs:
+                return
+            await told(self._send(jobs))
+            yield len(jobs)
+
+    async def _send(self, jobs: Sequence[Unsent]) -> None:
+        """Forget what Redis says of the jobs' first end, and ring for the second."""
+        deliveries = deliveries_of(jobs)
+        if deliveries:
+            await self._redis.delete(*(result_key_prefix + one.id for one in deliveries))
+            await ring(self._redis, deliveries, self._queue_name)
+
+
+def operator() -> str:
+    """Return who is at the keyboard, for the record."""
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (KeyError, OSError):
+        return f"an unnamed user at {socket.gethostname()}"

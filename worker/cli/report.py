@@ -1,0 +1,151 @@
+"""Build one report straight away, with a progress bar."""
+
+import asyncio
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Final
+from uuid import uuid4
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from db.engine import create_sessions
+from db.record import Delivered
+from db.store import Store
+from jobs import registry
+from worker.app import database
+from worker.errors import TellerError
+from worker.execution.delivery import Delivery, with_payload
+from worker.execution.executor import Executor
+from worker.execution.failures import validation_message
+from worker.execution.outcome import Finished, Later
+from worker.monitoring.events import Events
+from worker.reports import Progress, Reports
+from worker.settings import load_settings
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+app = typer.Typer(add_completion=False, help=__doc__)
+
+KIND: Final = "build_report"
+NOT_BUILT: Final = 1
+TRIES_MAX: Final = 60
+"""Waits for transactions in flight and servers that are away; then a worker may go on."""
+
+ReportArgument = Annotated[
+    str, typer.Argument(help="account_statement, trial_balance or transfer_volume.")
+]
+Format = Annotated[str, typer.Option(help="csv, json, xlsx or pdf.")]
+Account = Annotated[str | None, typer.Option(help="The id of the account, for its statement.")]
+Currency = Annotated[str | None, typer.Option(help="Only this currency.")]
+FirstDay = Annotated[str | None, typer.Option(help="As 2026-11-01; default: from the beginning.")]
+LastDay = Annotated[str | None, typer.Option(help="As 2026-11-30; default: until now.")]
+Timezone = Annotated[str, typer.Option(help="Whose days, by its IANA name.")]
+To = Annotated[
+    str | None, typer.Option(help="A file:// or s3:// URL; default: TELLER_REPORTS_URL.")
+]
+
+
+class ReportError(TellerError):
+    """The report cannot be built as asked for."""
+
+
+@app.command()
+def report(  # noqa: PLR0913 - the options of a command line
+    report: ReportArgument,
+    *,
+    format: Format = "pdf",  # noqa: A002 - the option's name
+    account: Account = None,
+    currency: Currency = None,
+    first_day: FirstDay = None,
+    last_day: LastDay = None,
+    timezone: Timezone = "UTC",
+    to: To = None,
+) -> None:
+    """Build a report and print where it is; recorded as a job like any other.
+
+    Exit code 0 when it is there, 1 when it was refused, 2 when the command line is wrong.
+    """
+    wish = {
+        "report": report,
+        "format": format,
+        "account": account,
+        "currency": currency,
+        "first_day": first_day,
+        "last_day": last_day,
+        "timezone": timezone,
+    }
+    given = {name: value for name, value in wish.items() if value is not None}
+    try:
+        registry()[KIND].payload.from_wire(given)
+    except ValidationError as error:
+        raise ReportError(validation_message(error)) from None
+    built = asyncio.run(_build(given, to))
+    if built is None:
+        raise typer.Exit(NOT_BUILT)
+    sys.stdout.write(f"{built}\n")
+
+
+async def _build(wish: dict[str, Any], to: str | None) -> str | None:
+    """Run the job here and now, and return the report's URL, or None."""
+    settings = load_settings()
+    reports = Reports(to or settings.reports_url)
+    async with database(settings, name="teller-report", pool_size=2) as engine:
+        sessions = create_sessions(engine)
+        executor = Executor(engine, Events(), reports)
+        delivery = with_payload(await _delivery(sessions), wish)
+        with _bar() as bar:
+            _show_progress(bar, reports)
+            return await _run(executor, delivery)
+
+
+async def _delivery(sessions: "async_sessionmaker[AsyncSession]") -> Delivery:
+    async with sessions() as session:
+        # The database's clock, since it is the one that stamps what is posted.
+        now = await Store(session).reports.time()
+    return Delivery(Delivered(uuid4(), KIND, "null", now), try_number=1)
+
+
+async def _run(executor: Executor, delivery: Delivery) -> str | None:
+    for number in range(1, TRIES_MAX + 1):
+        outcome = await executor.run(registry()[KIND], replace(delivery, try_number=number))
+        match outcome:
+            case Finished("completed", result):
+                return str(result["url"])
+            case Finished(state, result):
+                code, message = result.get("code", state), result.get("message", "")
+                sys.stderr.write(f"{code}: {message}\n")
+                return None
+            case Later(delay):
+                await asyncio.sleep(delay.total_seconds())
+            case _:
+                break
+    sys.stderr.write(f"not yet: a worker goes on with job {delivery.job.id}\n")
+    return None
+
+
+def _bar() -> Bar:
+    return Bar(
+        TextColumn("{task.description:10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("lines"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+def _show_progress(bar: Bar, reports: Reports) -> None:
+    tasks: dict[str, Any] = {}
+
+    def show(progress: Progress) -> None:
+        if progress.stage not in tasks:
+            tasks[progress.stage] = bar.add_task(progress.stage, total=progress.total)
+        bar.update(tasks[progress.stage], completed=progress.done)
+
+    reports.watch(show)

@@ -1,0 +1,41 @@
+"""Run the worker until it is told to stop."""
+
+import asyncio
+import os
+from typing import Annotated
+
+import typer
+
+from worker.monitoring.logs import configure_all_logs
+from worker.process.__main__ import become_worker, command
+from worker.process.gateway import gateway
+from worker.process.supervisor import PROCESSES_MAX, Supervisor
+from worker.settings import load_settings
+
+app = typer.Typer(add_completion=False, help=__doc__)
+
+Processes = Annotated[
+    int, typer.Option(min=1, max=PROCESSES_MAX, help="Worker processes, restarted when they crash.")
+]
+Concurrency = Annotated[
+    int | None, typer.Option(min=1, max=1_000, help="Jobs at a time in each process.")
+]
+Burst = Annotated[bool, typer.Option("--burst", help="Work off what is queued, then exit.")]
+
+
+@app.command()
+def run(processes: Processes = 1, concurrency: Concurrency = None, burst: Burst = False) -> None:  # noqa: FBT002 - a flag of the command line
+    """Run the worker until SIGTERM drains it; a second signal hurries.
+
+    Exit code 0 after a clean drain, 1 when a process ended badly.
+    """
+    if concurrency is not None:
+        os.environ["TELLER_CONCURRENCY"] = str(concurrency)
+    settings = load_settings()
+    configure_all_logs(settings.log_level)
+    if processes > 1:
+        with gateway(settings, processes):
+            supervisor = Supervisor(command(burst=burst), processes, restart=not burst)
+            code = asyncio.run(supervisor.run())
+        raise typer.Exit(code)
+    become_worker(burst=burst)

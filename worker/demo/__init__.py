@@ -1,6 +1,0 @@
-"""The demo: a small bank's busy minute, on real servers, with an audit at the end."""
-
-from worker.demo.play import play
-from worker.demo.summary import Summary, show
-
-__all__ = ["Summary", "play", "show"]

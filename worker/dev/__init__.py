@@ -1,0 +1,1 @@
+"""For development: local servers, the demo, and fault injection."""

@@ -1,0 +1,34 @@
+"""Chaos itself must outlast what it does: it asks again until a server is back."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from redis.exceptions import RedisError
+from sqlalchemy.exc import DBAPIError
+
+from worker.execution.retry import Trouble, diagnose
+
+T = TypeVar("T")
+
+INSIST_S: Final = 60.0
+PAUSE_S: Final = 0.1
+
+_FINAL: Final = frozenset({Trouble.ALARM, Trouble.FAILURE, Trouble.UNIQUE})
+
+
+async def insist(unit: Callable[[], Awaitable[T]]) -> T:
+    """Do something that is safe to repeat until it works, for at most `INSIST_S`."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + INSIST_S
+    while True:
+        try:
+            return await unit()
+        except (RedisError, OSError, DBAPIError) as error:
+            if loop.time() > deadline or _is_final(error):
+                raise
+            await asyncio.sleep(PAUSE_S)
+
+
+def _is_final(error: Exception) -> bool:
+    return isinstance(error, DBAPIError) and diagnose(error).trouble in _FINAL

@@ -1,0 +1,1 @@
+"""One delivery, from the call by arq to the outcome that is stored."""

@@ -1,0 +1,47 @@
+"""What is told of a delivery: events with ids and times, and nothing of what is in it."""
+
+import time
+from typing import TYPE_CHECKING
+
+from worker.execution.outcome import Conflict, Finished, Later, Outcome
+
+if TYPE_CHECKING:
+    from worker.execution.delivery import Delivery
+    from worker.execution.retry import Diagnosis
+    from worker.monitoring.events import Events
+
+
+def tell_outcome(events: "Events", delivery: "Delivery", outcome: Outcome) -> Outcome:
+    """Emit what became of a delivery, and pass it on."""
+    about = {
+        "job_id": str(delivery.job.id),
+        "kind": delivery.job.kind,
+        "run_s": round(time.monotonic() - delivery.started_at, 6),
+        "try_number": delivery.try_number,
+    }
+    match outcome:
+        case Finished(replayed=True, state=state):
+            events.emit("job.duplicate", state=state, **about)
+        case Finished(state="dead"):
+            events.emit("job.dead", **about)
+        case Finished(state=state):
+            events.emit("job.finished", state=state, wait_s=delivery.wait_s, **about)
+        case Conflict():
+            events.emit("job.conflict", **about)
+        case Later():
+            pass
+    return outcome
+
+
+def tell_trouble(
+    events: "Events", event: str, delivery: "Delivery", diagnosis: "Diagnosis"
+) -> None:
+    """Emit that a try went wrong, and how."""
+    events.emit(
+        event,
+        job_id=str(delivery.job.id),
+        kind=delivery.job.kind,
+        try_number=delivery.try_number,
+        trouble=diagnosis.trouble.value,
+        sqlstate=diagnosis.sqlstate,
+    )

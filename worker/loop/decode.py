@@ -1,0 +1,93 @@
+"""Opening a claim: from bytes to a job that can run, or the reason why it cannot."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from arq.cron import CronJob
+from arq.jobs import SerializationError, deserialize_job_raw
+from arq.worker import JobExecutionFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from arq.jobs import Deserializer
+    from arq.worker import Function
+
+    from .claims import Claim
+
+
+@dataclass(slots=True, eq=False)
+class OpenJob:
+    """A job that is about to run."""
+
+    job_id: str
+    name: str
+    function: "Function | CronJob"
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    job_try: int
+    score: int
+    enqueue_ms: int
+
+    @property
+    def is_cron(self) -> bool:
+        """Whether a schedule made the job."""
+        return isinstance(self.function, CronJob)
+
+    @property
+    def ref(self) -> str:
+        """What log lines call the job."""
+        return self.name if self.is_cron else f"{self.job_id}:{self.name}"
+
+
+@dataclass(slots=True, eq=False)
+class Refusal:
+    """Why a job is not run, and as much of it as could be read."""
+
+    reason: str
+    error: BaseException
+    """What a client that waits for the job is told."""
+    name: str = "<unknown>"
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    enqueue_ms: int = 0
+    tries_max: int = 0
+
+
+EXPIRED = "expired"
+UNREADABLE = "unreadable"
+ABORTED = "aborted before start"
+UNKNOWN_FUNCTION = "unknown function"
+OUT_OF_TRIES = "out of tries"
+
+
+def open_job(
+    claim: "Claim",
+    functions: "Mapping[str, Function | CronJob]",
+    deserializer: "Deserializer | None",
+    max_tries: int,
+) -> OpenJob | Refusal:
+    """Read a claim, and refuse what must not run."""
+    if claim.body is None:
+        return Refusal(EXPIRED, JobExecutionFailed("job expired"))
+    try:
+        name, args, kwargs, first_try, enqueue_ms = deserialize_job_raw(
+            claim.body, deserializer=deserializer
+        )
+    except SerializationError as error:
+        return Refusal(UNREADABLE, error)
+    if claim.aborted_at_ms is not None and claim.aborted_at_ms >= enqueue_ms:
+        # An abort that is older than the job was meant for an earlier one of the same id.
+        cancelled = asyncio.CancelledError()
+        return Refusal(ABORTED, cancelled, name, args, kwargs, enqueue_ms)
+    function = functions.get(name)
+    if function is None:
+        missing = JobExecutionFailed(f"function {name!r} not found")
+        return Refusal(UNKNOWN_FUNCTION, missing, name, args, kwargs, enqueue_ms)
+    job_try = max(claim.tries, first_try or 0)
+    allowed = max_tries if function.max_tries is None else function.max_tries
+    if job_try > allowed:
+        spent = JobExecutionFailed(f"max {allowed} retries exceeded")
+        return Refusal(OUT_OF_TRIES, spent, name, args, kwargs, enqueue_ms, allowed)
+    return OpenJob(claim.job_id, name, function, args, kwargs, job_try, claim.score, enqueue_ms)

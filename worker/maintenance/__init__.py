@@ -1,0 +1,1 @@
+"""Background duties: what a worker does between jobs, one file each."""

@@ -1,0 +1,78 @@
+"""Background duties: each has a `step()` that does one round and says how long to rest.
+
+The loop here owns sleeping, stopping and logging. A duty that fails rests and tries again: no
+server that is away ends a worker.
+"""
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Final, Protocol
+
+from worker.execution.retry import diagnose, full_jitter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from worker.monitoring.events import Events
+
+FAILURE_PAUSE_MIN_S: Final = 0.2
+FAILURE_PAUSE_MAX_S: Final = 5.0
+STEP_TIMEOUT_S: Final = 300.0
+STOP_WAIT_S: Final = 5.0
+
+
+class Duty(Protocol):
+    """Something that a worker does between jobs."""
+
+    name: str
+
+    async def step(self) -> float:
+        """Do one round; return the seconds until the next."""
+
+
+class Duties:
+    """Runs duties side by side until stopped."""
+
+    def __init__(self, duties: "Sequence[Duty]", events: "Events") -> None:
+        self._duties = duties
+        self._events = events
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin every duty's loop in the running event loop."""
+        self._tasks = [
+            asyncio.create_task(self._repeat(duty), name=f"duty {duty.name}")
+            for duty in self._duties
+        ]
+
+    async def stop(self) -> None:
+        """End every loop, between rounds or within one: a round may always be cut short."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=STOP_WAIT_S)
+
+    async def _repeat(self, duty: Duty) -> None:
+        failures = 0
+        while True:
+            try:
+                async with asyncio.timeout(STEP_TIMEOUT_S):
+                    pause_s = await duty.step()
+                failures = 0
+            except Exception as error:  # noqa: BLE001 - a duty outlives every failure of a round
+                failures += 1
+                trouble = diagnose(error)
+                self._events.emit(
+                    "duty.failed",
+                    duty=duty.name,
+                    error=type(error).__name__,
+                    sqlstate=trouble.sqlstate,
+                    failures=failures,
+                )
+                pause_s = FAILURE_PAUSE_MIN_S + full_jitter(
+                    FAILURE_PAUSE_MIN_S,
+                    FAILURE_PAUSE_MAX_S,
+                    failures,
+                    random.random(),  # noqa: S311 - jitter
+                )
+            await asyncio.sleep(pause_s)

@@ -1,0 +1,204 @@
+"""The scheduler: turns times into jobs, each exactly once, however many workers try.
+
+Every schedule has a row with the time up to which it is decided. One worker at a time holds it,
+and in one transaction writes the jobs, an occurrence `(schedule, fire_at)` for each, and the new
+time. The row is also what remembers a night without workers.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice, takewhile
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from db.schedules import Occurrence, Schedules
+from worker.execution.retry import Trouble, diagnose
+from worker.maintenance.cron import instants
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+    from jobs import Job, Schedule
+    from worker.monitoring.events import Events
+
+ON_TIME: Final = timedelta(minutes=1)
+"""A run that starts within this time of its own was not missed."""
+MADE_MAX: Final = 100
+"""Jobs of one schedule in one transaction; the rest follows at once in the next."""
+COUNTED_MAX: Final = 10_000
+"""Missed runs are counted up to here; a bound for the time that counting takes."""
+FAILED_PAUSE_S: Final = 5.0
+PAUSE_MAX_S: Final = 15.0
+"""The scheduler looks at the clock at least this often: clocks jump, laptops sleep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What to do about one schedule now."""
+
+    make: tuple[datetime, ...] = ()
+    missed: int = 0
+    decided_until: datetime | None = None
+    """The new mark; None when there is nothing to decide."""
+    more: bool = False
+
+
+def due(schedule: "Schedule", decided_until: datetime, now: datetime) -> Due:
+    """Decide which runs of `(decided_until, now]` to make, by the schedule's policy."""
+    oldest = decided_until
+    if schedule.window is not None:
+        oldest = max(oldest, now - schedule.window)
+    missed = _count(schedule, decided_until, oldest)
+    if schedule.missed == "once":
+        latest = _latest(schedule, oldest, now)
+        missed += max(0, _count(schedule, oldest, now) - 1)
+        return _decided((latest,) if latest else (), missed, now)
+    if schedule.missed == "skip":
+        fresh = max(oldest, now - ON_TIME)
+        missed += _count(schedule, oldest, fresh)
+        oldest = fresh
+    make = _between(schedule, oldest, now, MADE_MAX + 1)
+    if len(make) > MADE_MAX:
+        return Due(make[:MADE_MAX], missed, decided_until=make[MADE_MAX - 1], more=True)
+    return _decided(make, missed, now)
+
+
+def _decided(make: tuple[datetime, ...], missed: int, now: datetime) -> Due:
+    return Due(make, missed, now) if make or missed else Due()
+
+
+def _until(schedule: "Schedule", after: datetime, until: datetime) -> "Iterator[datetime]":
+    return takewhile(lambda at: at <= until, instants(schedule.when, after))
+
+
+def _between(
+    schedule: "Schedule", after: datetime, until: datetime, at_most: int
+) -> tuple[datetime, ...]:
+    return tuple(islice(_until(schedule, after, until), at_most))
+
+
+def _count(schedule: "Schedule", after: datetime, until: datetime) -> int:
+    return len(_between(schedule, after, until, COUNTED_MAX)) if after < until else 0
+
+
+def _latest(schedule: "Schedule", after: datetime, until: datetime) -> datetime | None:
+    """Return the last time in `(after, until]`, looking back in ever longer steps."""
+    reach = timedelta(hours=1)
+    while True:
+        start = max(after, until - reach)
+        found = deque(_until(schedule, start, until), maxlen=1)
+        if found or start == after:
+            return found[0] if found else None
+        reach *= 4
+
+
+class Scheduler:
+    """One process's scheduler. `step()` does one round; `runner.py` owns the loop."""
+
+    name = "scheduler"
+
+    def __init__(
+        self,
+        sessions: "async_sessionmaker[AsyncSession]",
+        schedules: "Sequence[tuple[Job, Schedule]]",
+        events: "Events",
+        clock: "Callable[[], datetime] | None" = None,
+    ) -> None:
+        """Watch `schedules` by `clock`, or else by the database's: there is only one of it."""
+        self._sessions = sessions
+        self._schedules = schedules
+        self._events = events
+        self._clock = clock
+
+    async def step(self) -> float:
+        """Make what is due, and return the seconds until the next run of any schedule."""
+        if not self._schedules:
+            return PAUSE_MAX_S
+        now, marks = await self._marks()
+        pause_s = PAUSE_MAX_S
+        for job, schedule in self._schedules:
+            if due(schedule, marks[schedule.name], now).decided_until is not None:
+                pause_s = min(pause_s, await self._tried(job, schedule, now))
+            pause_s = min(pause_s, _seconds_until_next(schedule, now))
+        return pause_s
+
+    async def _marks(self) -> tuple[datetime, dict[str, datetime]]:
+        """Return the time, and up to which each schedule is decided; new ones begin now."""
+        async with self._sessions() as session:
+            schedules = Schedules(session)
+            now = self._clock() if self._clock else await schedules.clock()
+            specs = {schedule.name: schedule.spec() for _, schedule in self._schedules}
+            marks = await schedules.marks(list(specs))
+            if any(marks.get(name, (None, ""))[1] != spec for name, spec in specs.items()):
+                # A changed timetable says nothing about the past, except for what is due now.
+                await schedules.watch(specs, new_from=now, changed_from=now - ON_TIME)
+                await session.commit()
+                marks = await schedules.marks(list(specs))
+        return now, {name: mark for name, (mark, _) in marks.items()}
+
+    async def _tried(self, job: "Job", schedule: "Schedule", now: datetime) -> float:
+        """Decide one schedule; a mistake in it must not hold up the others."""
+        try:
+            more = await self._decide(job, schedule, now)
+        except Exception as error:
+            diagnosis = diagnose(error)
+            if diagnosis.trouble is not Trouble.FAILURE:
+                raise
+            self._events.emit(
+                "schedule.failed",
+                schedule=schedule.name,
+                error=type(error).__name__,
+                sqlstate=diagnosis.sqlstate,
+            )
+            return FAILED_PAUSE_S
+        return 0.0 if more else PAUSE_MAX_S
+
+    async def _decide(self, job: "Job", schedule: "Schedule", now: datetime) -> bool:
+        """Make what is due of one schedule, unless another worker is at it; tell if more is."""
+        async with self._sessions() as session:
+            schedules = Schedules(session)
+            mark = await schedules.hold(schedule.name)
+            if mark is None:
+                return False
+            decision = due(schedule, mark, now)
+            if decision.decided_until is None:
+                return False
+            made = await schedules.make(_occurrences(job, schedule, decision))
+            await schedules.decide(schedule.name, decision.decided_until, decision.missed)
+            await session.commit()
+        for fire_at, job_id in made:
+            self._events.emit(
+                "schedule.made",
+                schedule=schedule.name,
+                kind=job.kind,
+                fire_at=fire_at.isoformat(),
+                job_id=str(job_id),
+                late_s=round((now - fire_at).total_seconds(), 3),
+            )
+        if decision.missed:
+            self._events.emit("schedule.missed", schedule=schedule.name, runs=decision.missed)
+        return decision.more
+
+
+def _occurrences(job: "Job", schedule: "Schedule", decision: Due) -> list[Occurrence]:
+    return [
+        Occurrence(
+            schedule=schedule.name,
+            fire_at=fire_at.astimezone(UTC),
+            kind=job.kind,
+            payload_json=orjson.dumps(schedule.payload_at(fire_at).to_wire()).decode(),
+            key=schedule.key(fire_at),
+        )
+        for fire_at in decision.make
+    ]
+
+
+def _seconds_until_next(schedule: "Schedule", now: datetime) -> float:
+    following = next(instants(schedule.when, now), None)
+    if following is None:
+        return PAUSE_MAX_S
+    return max(0.0, (following - now).total_seconds())

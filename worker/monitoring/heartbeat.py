@@ -1,0 +1,101 @@
+"""The heartbeat: tells the fleet that this process is there, and learns whether the record answers.
+
+The same small upsert is the readiness probe's question to PostgreSQL: a server that cannot take it
+cannot take a job's outcome either.
+"""
+
+import asyncio
+import os
+import socket
+from contextlib import suppress
+from datetime import timedelta
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Final
+from uuid import UUID, uuid4
+
+from db.workers import Beat, Workers
+from worker.execution.retry import diagnose
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+    from worker.monitoring.state import Condition
+
+INTERVAL_S: Final = 3.0
+ANSWER_WAIT_S: Final = 2.0
+"""With the interval, the age of what `/readyz` says: 5 s at most."""
+SILENCE_MAX: Final = timedelta(seconds=15)
+"""A process that has missed this much is taken for dead."""
+FORGOTTEN_AFTER: Final = timedelta(hours=1)
+LAST_WORD_WAIT_S: Final = 1.0
+
+
+class Heartbeat:
+    """One process's heartbeat. `step()` is one beat; `worker.maintenance.runner` owns the loop."""
+
+    name = "heartbeat"
+
+    def __init__(
+        self,
+        sessions: "async_sessionmaker[AsyncSession]",
+        condition: "Condition",
+        kinds: "Sequence[str]",
+        redis_answers: "Callable[[], Awaitable[bool]]",
+        worker_id: UUID | None = None,
+    ) -> None:
+        self.worker_id = worker_id or uuid4()
+        self._sessions = sessions
+        self._condition = condition
+        self._kinds = sorted(kinds)
+        self._redis_answers = redis_answers
+        self._version = code_version()
+        self._began = False
+
+    async def step(self) -> float:
+        """Beat once, and return the seconds until the next."""
+        self._condition.redis_up = await self._redis_answers()
+        try:
+            async with asyncio.timeout(ANSWER_WAIT_S):
+                await self._beat("draining" if self._condition.draining else "running")
+        except Exception as error:
+            self._condition.postgres_failed(diagnose(error).trouble.value)
+            raise
+        self._condition.postgres_answered()
+        self._began = True
+        return INTERVAL_S
+
+    async def stop(self) -> None:
+        """Say that this process ends in good order, if the record is there to hear it."""
+        if not self._began:
+            return
+        with suppress(Exception):
+            async with asyncio.timeout(LAST_WORD_WAIT_S):
+                await self._beat("stopped")
+
+    async def _beat(self, state: str) -> None:
+        beat = Beat(
+            id=self.worker_id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=self._version,
+            kinds=self._kinds,
+            state=state,
+            mode=self._condition.mode,
+            jobs_running=self._condition.jobs_running,
+        )
+        async with self._sessions() as session, session.begin():
+            workers = Workers(session)
+            await workers.beat(beat)
+            await workers.forget(FORGOTTEN_AFTER)
+
+
+def code_version() -> str:
+    """Return the version of this code: the image's, the distribution's, or `dev`."""
+    if stamped := os.environ.get("TELLER_VERSION"):
+        return stamped
+    try:
+        return version("teller")
+    except PackageNotFoundError:
+        return "dev"

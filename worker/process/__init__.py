@@ -1,0 +1,1 @@
+"""One worker process, and what keeps several of them running."""

@@ -1,0 +1,46 @@
+"""One worker process, and nothing but it: what `python -m worker run` turns into.
+
+The command line and its libraries stay behind. Settings come from the environment.
+"""
+
+import os
+import sys
+from typing import Final
+
+from worker.app import create_worker
+from worker.errors import TellerError, tell
+from worker.monitoring.logs import configure_all_logs
+from worker.process.memory import settle_once_started
+from worker.process.supervisor import stop_with_supervisor
+from worker.settings import load_settings
+
+BURST: Final = "--burst"
+
+
+def command(*, burst: bool) -> list[str]:
+    """Return the command line of one worker process."""
+    return [sys.executable, "-m", "worker.process", *([BURST] if burst else [])]
+
+
+def become_worker(*, burst: bool) -> None:
+    """Replace this process by a worker; it never returns."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, command(burst=burst))  # noqa: S606 - no shell is what we want
+
+
+def main() -> int:
+    """Run the worker until SIGTERM drains it, and return the exit code."""
+    try:
+        settings = load_settings()
+        configure_all_logs(settings.log_level)
+        stop_with_supervisor()
+        burst = BURST in sys.argv[1:]
+        create_worker(settings, burst=burst, subscribers=[settle_once_started]).run()
+    except TellerError as error:
+        return tell(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
