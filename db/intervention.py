@@ -9,8 +9,8 @@ import orjson
 from sqlalchemy import text
 
 from db.dispatch import Unsent
-from db.inspection import MATCHES, REPLAYED, Filter
-from db.record import ERRORS_KEPT_MAX
+from db.execution import ERRORS_KEPT_MAX
+from db.operations import MATCHES, REPLAYED, Filter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

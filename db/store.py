@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING
 
 from db.audit import Audit
-from db.ledger import Ledger
-from db.reports import Reports
+from db.bank.ledger import Ledger
+from db.bank.reports import Reports
+from db.bank.users import Users
 from db.retention import Retention
-from db.users import Users
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession

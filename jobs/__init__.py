@@ -4,8 +4,10 @@
 Importing it loads neither the database layer nor the worker.
 """
 
-from ._client import Client, Request
-from ._client_errors import (
+from ._client.client import Client, Request
+from ._client.handle import Handle, Progress, Status
+from ._decisions import Cancel, Rejected, Snooze
+from ._errors import (
     ClientError,
     DoorClosedError,
     InvalidKeyError,
@@ -17,9 +19,7 @@ from ._client_errors import (
     ResultTimeoutError,
     UnknownKindError,
 )
-from ._handle import Handle, Progress, Status
 from ._job import Context, Job, Payload, Policy, Result, job
-from ._outcome import Cancel, Rejected, Snooze
 from ._parse import parse_payload
 from ._registry import RegistryError, registry
 from ._schedule import Cron, Every, Schedule

@@ -14,7 +14,7 @@ from ._schedule import Schedule
 
 if TYPE_CHECKING:
     from db.store import Store
-    from worker.reports import Reports
+    from jobs._reports import Reports
 
 
 class Payload(BaseModel):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
-from ._client_errors import InvalidPayloadError, UnknownKindError
+from ._errors import InvalidPayloadError, UnknownKindError
 from ._registry import registry
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from . import Context, Cron, Payload, Rejected, Result, Schedule, Snooze, job
 from ._fields import Currency
 
 if TYPE_CHECKING:
-    from db.reports import Reports, Statement, TransferVolume, TrialBalance
+    from db.bank.reports import Reports, Statement, TransferVolume, TrialBalance
 
 TIMEOUT: Final = timedelta(minutes=10)
 READ_TIMEOUT: Final = timedelta(minutes=8)

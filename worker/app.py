@@ -15,6 +15,7 @@ from arq.connections import RedisSettings
 from db.engine import create_engine, create_sessions
 from db.migrate import SchemaOutdatedError, migrate, require_current
 from jobs import registry
+from jobs._reports import Reports
 from worker.errors import StartupError
 from worker.execution import serializer as wire
 from worker.execution.arq_adapter import arq_functions
@@ -31,7 +32,6 @@ from worker.monitoring.events import Events, log_events
 from worker.monitoring.logs import configure_logs, hide_arguments
 from worker.monitoring.tracing import create_tracing
 from worker.outlast import outlast
-from worker.reports import Reports
 from worker.settings import Settings, load_settings
 
 if TYPE_CHECKING:

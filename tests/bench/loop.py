@@ -20,7 +20,7 @@ import orjson
 from arq.connections import ArqRedis, RedisSettings
 from arq.worker import func
 
-from jobs._queue import Delivery, ring
+from jobs._wire import Delivery, ring
 from worker.loop import Worker
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from db.bank.ledger import OPEN_WORLD_ACCOUNTS
+from db.bank.reports.queries import COPY_STATEMENT
 from db.engine import create_engine, create_sessions
-from db.ledger import OPEN_WORLD_ACCOUNTS
-from db.reports.queries import COPY_STATEMENT
-from tests.bank import open_account
+from tests.bank.kit import open_account
 from tests.bench.loop import Row
 from worker.app import migrate_database
 from worker.dev.servers.binaries import postgres_binaries

@@ -22,9 +22,9 @@ import redis
 from sqlalchemy import text
 
 from db.engine import create_engine, create_sessions
-from db.record import FINISH
-from jobs._queue import Delivery, ring
-from tests.bank import open_account
+from db.execution import FINISH
+from jobs._wire import Delivery, ring
+from tests.bank.kit import open_account
 from tests.bench.loop import Row
 from tests.bench.orm_transfer import CONCURRENCY, Base
 from worker.app import migrate_database

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from db.audit import IDS_SHOWN_MAX, RULES, audit
 from db.engine import create_engine, create_sessions
-from tests.bank import open_account
+from tests.bank.kit import open_account
 from worker.cli import audit as command
 
 # A superuser can switch off what protects the books, and so could a bug in a migration.

@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
-from tests.bank import open_account
-from tests.working import working
+from tests.bank.kit import open_account
+from tests.worker.running import working
 from worker.dev.servers.binaries import postgres_binaries
 
 PROJECT = Path(__file__).parents[2]

@@ -13,8 +13,8 @@ from sqlalchemy import text
 
 from db.engine import create_engine, create_sessions
 from jobs import Client, ClientError, Request, parse_payload
-from jobs._redis_door import job_id_of
-from tests.working import working
+from jobs._client.redis import job_id_of
+from tests.worker.running import working
 from worker.cli.enqueue.keys import Keys
 from worker.cli.enqueue.lines import Asked, Bad, Line, parse_line
 from worker.execution.serializer import MALFORMED, JobReader

@@ -11,7 +11,7 @@ from arq.connections import RedisSettings
 from sqlalchemy import text
 
 from jobs import Client, JobDeadError
-from tests.working import working
+from tests.worker.running import working
 
 DOCS = Path(__file__).parents[2] / "docs"
 BUILT = {"url", "sha256", "lines"}

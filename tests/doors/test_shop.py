@@ -10,8 +10,8 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from tests.bank import open_account
-from tests.working import working
+from tests.bank.kit import open_account
+from tests.worker.running import working
 
 APP = Path(__file__).parents[2] / "examples" / "shop" / "app.py"
 

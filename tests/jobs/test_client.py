@@ -26,10 +26,10 @@ from jobs import (
     ResultTimeoutError,
     UnknownKindError,
 )
-from jobs._redis_door import JOB_ID_NAMESPACE
+from jobs._client.redis import JOB_ID_NAMESPACE
 from jobs.create_user import CreateUser, UserCreated
 from jobs.transfer_funds import TransferFunds
-from tests.working import working
+from tests.worker.running import working
 from worker.execution import serializer as wire
 
 HOUR = timedelta(hours=1)

@@ -9,15 +9,15 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
-from db.record import Delivered
+from db.execution import Delivered
 from jobs import Policy, registry
-from tests.bank import open_account
+from jobs._reports import Reports
+from tests.bank.kit import open_account
 from worker.cli.contract.jobs_page import example_of
 from worker.execution.delivery import Delivery, with_payload
 from worker.execution.executor import Executor
 from worker.execution.outcome import Finished
 from worker.monitoring.events import Events
-from worker.reports import Reports
 
 HEAVY = ("sqlalchemy", "asyncpg", "alembic", "worker", "db", "email_validator", "iso4217")
 

@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from db.retention import Retention
 from jobs import registry
-from tests.bank import open_account
+from tests.bank.kit import open_account
 
 OLD = timedelta(days=100)
 KEPT = {"build_report": timedelta(days=30), "transfer_funds": timedelta(days=30)}

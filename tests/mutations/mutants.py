@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LEDGER_SQL = "db/migrations/sql/0002_ledger.sql"
-LEDGER_TESTS = ("tests/db/test_lock_order.py", "tests/db/test_ledger.py")
+LEDGER_TESTS = ("tests/bank/test_lock_order.py", "tests/bank/test_ledger.py")
 EXECUTE = "worker/execution/executor.py"
 EXECUTE_TESTS = ("tests/worker/execution/test_executor.py",)
 
@@ -134,18 +134,18 @@ MUTANTS = (
     ),
     Mutant(
         "a float amount",
-        "db/money.py",
+        "db/bank/money.py",
         (
             ("    minor = amount.scaleb(digits)\n", "    minor = float(amount) * 10.0**digits\n"),
             ("    if minor != minor.to_integral_value():\n", "    if abs(minor % 1) > 1e-6:\n"),
         ),
-        ("tests/db/test_money.py", "tests/db/test_ledger.py"),
+        ("tests/bank/test_money.py", "tests/bank/test_ledger.py"),
     ),
     Mutant(
         "< or <= at the floor",
         LEDGER_SQL,
         (("payer.balance - p_amount < payer.floor", "payer.balance - p_amount <= payer.floor"),),
-        ("tests/db/test_floor.py",),
+        ("tests/bank/test_floor.py",),
     ),
     Mutant(
         "no inbox: the fence turns nothing",

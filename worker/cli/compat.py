@@ -9,7 +9,7 @@ import orjson
 import typer
 
 from db.engine import create_sessions
-from db.intake import live_payloads
+from db.enqueue import live_payloads
 from jobs import ClientError, parse_payload, registry
 from worker.app import database
 from worker.cli.contract.compare import breaking_changes

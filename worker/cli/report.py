@@ -13,9 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from db.engine import create_sessions
-from db.record import Delivered
+from db.execution import Delivered
 from db.store import Store
 from jobs import registry
+from jobs._reports import Progress, Reports
 from worker.app import database
 from worker.errors import TellerError
 from worker.execution.delivery import Delivery, with_payload
@@ -23,7 +24,6 @@ from worker.execution.executor import Executor
 from worker.execution.failures import validation_message
 from worker.execution.outcome import Finished, Later
 from worker.monitoring.events import Events
-from worker.reports import Progress, Reports
 from worker.settings import load_settings
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from db.record import Delivered
-from jobs._redis_door import job_id_of
+from db.execution import Delivered
+from jobs._client.redis import job_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -16,13 +16,13 @@ from pydantic import BaseModel, ValidationError
 from db.engine import ONE_MOMENT
 from db.store import Store
 from jobs import Cancel, Context, Rejected, Snooze, registry
+from jobs._reports import Reports
 from worker.execution import failures
-from worker.reports import Reports
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-    from db.inspection import Whole
+    from db.operations import Whole
     from jobs import Job
 
 

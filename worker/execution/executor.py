@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Final
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from db.direct import OwnTransaction
 from db.engine import ONE_MOMENT, create_sessions
-from db.record import Failure, Record
+from db.execution import Failure, Record
 from db.store import Store
+from db.transaction import OwnTransaction
 from jobs import Cancel, Context, Rejected, Snooze
-from jobs._redis_door import job_id_of
+from jobs._client.redis import job_id_of
 from worker.execution import failures
 from worker.execution.commit import CommitWindow, run_protected
 from worker.execution.delivery import with_payload
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
     from jobs import Job, Payload
+    from jobs._reports import Reports
     from worker.execution.delivery import Delivery
     from worker.monitoring.events import Events
-    from worker.reports import Reports
 
 HELD_ELSEWHERE_RETRY: Final = timedelta(seconds=1)
 ABORT_WAIT_S: Final = 5.0

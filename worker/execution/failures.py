@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from asyncpg.exceptions import PostgresError
 from sqlalchemy.exc import DBAPIError
 
-from db.record import Failure
+from db.execution import Failure
 from worker.execution.retry import sqlstate_of
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from db.record import FinalState, Record, Stored
+from db.execution import FinalState, Record, Stored
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession

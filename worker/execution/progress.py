@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Final
 from pydantic_core import to_json
 from redis.exceptions import RedisError
 
-from jobs._client import PROGRESS_PREFIX
+from jobs._client.client import PROGRESS_PREFIX
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from redis.asyncio import Redis
 
-    from worker.reports import Progress
+    from jobs._reports import Progress
 
 INTERVAL_S: Final = 0.5
 KEPT_S: Final = 3_600

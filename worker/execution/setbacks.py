@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from db.record import Failure, Record
+from db.execution import Failure, Record
 from worker.execution.commit import CommitWindow, run_protected
 from worker.execution.job_events import tell_outcome, tell_trouble
 from worker.execution.outcome import Finished, Later, Outcome, lost, lost_to

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 
 from db.dispatch import BEGINNING, Dispatch, Unsent
 from jobs import registry
-from jobs._queue import Delivery, ring
+from jobs._wire import Delivery, ring
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from typer.testing import CliRunner
 
-from tests.working import working
+from tests.worker.running import working
 from worker.__main__ import app
 from worker.cli.enqueue import command as enqueue_command
 from worker.cli.enqueue import loader as loading

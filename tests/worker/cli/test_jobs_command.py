@@ -11,11 +11,11 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from db.engine import create_engine, create_sessions
-from db.inspection import REPLAYED, find_job
+from db.execution import ERRORS_KEPT_MAX, Delivered, Failure, Record
 from db.intervention import replay_these
-from db.record import ERRORS_KEPT_MAX, Delivered, Failure, Record
-from jobs._redis_door import job_id_of
-from tests.bank import balance_of, open_account
+from db.operations import REPLAYED, find_job
+from jobs._client.redis import job_id_of
+from tests.bank.kit import balance_of, open_account
 from worker.cli.jobs import command
 
 NOW = datetime.now(UTC)

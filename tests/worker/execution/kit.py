@@ -7,13 +7,13 @@ from typing import Any
 
 from sqlalchemy import text
 
-from db.record import Delivered
+from db.execution import Delivered
 from jobs import registry
-from tests.bank import broken_rules
+from jobs._reports import Reports
+from tests.bank.kit import broken_rules
 from worker.execution.delivery import Delivery, with_payload
 from worker.execution.executor import Executor
 from worker.monitoring.events import Events
-from worker.reports import Reports
 
 TRANSFER = registry()["transfer_funds"]
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.bank import balance_of, open_account
+from tests.bank.kit import balance_of, open_account
 from tests.worker.execution.kit import again, till, transfer
 from worker.execution.outcome import Finished
 

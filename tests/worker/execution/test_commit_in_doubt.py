@@ -3,8 +3,8 @@
 import pytest
 from sqlalchemy import text
 
-from db.direct import OwnTransaction
-from tests.bank import balance_of, open_account
+from db.transaction import OwnTransaction
+from tests.bank.kit import balance_of, open_account
 from tests.worker.execution.kit import till, transfer
 
 END_IT = text("SELECT pg_terminate_backend(:pid)")

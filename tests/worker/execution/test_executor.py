@@ -10,16 +10,16 @@ import pytest
 from sqlalchemy import bindparam, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from db.direct import driver_of
 from db.engine import create_engine
+from db.execution import Delivered, Failure, Record
 from db.models import User
-from db.record import Delivered, Failure, Record
+from db.transaction import driver_of
 from jobs import Cancel, Job, Payload, Policy, Rejected, Result, Snooze
+from jobs._reports import Reports
 from worker.execution.delivery import Delivery, with_payload
 from worker.execution.executor import Executor
 from worker.execution.outcome import Conflict, Finished, Later
 from worker.monitoring.events import Events
-from worker.reports import Reports
 
 
 class Toy(Payload):

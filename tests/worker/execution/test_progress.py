@@ -6,8 +6,8 @@ from fakeredis import FakeAsyncRedis
 from redis.asyncio import Redis
 
 from jobs import Client
+from jobs._reports import Progress
 from worker.execution.progress import ProgressBoard
-from worker.reports import Progress
 
 
 @pytest.fixture

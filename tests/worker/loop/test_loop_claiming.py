@@ -5,7 +5,7 @@ from collections import Counter
 
 from arq.worker import func
 
-from jobs._queue import Delivery, ring
+from jobs._wire import Delivery, ring
 from worker.loop.claimer import Claimer
 from worker.loop.claims import Holdings
 from worker.loop.fetcher import CLAIM_MAX

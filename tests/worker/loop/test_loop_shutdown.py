@@ -5,7 +5,7 @@ import signal
 
 from arq.worker import func
 
-from jobs._queue import Delivery, ring
+from jobs._wire import Delivery, ring
 from worker.loop import Worker
 from worker.loop import worker as worker_module
 

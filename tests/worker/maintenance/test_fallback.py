@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from db.engine import create_sessions
-from tests.bank import balance_of, open_account
+from tests.bank.kit import balance_of, open_account
 from worker.app import create_worker
 from worker.dev.servers import ValkeyServer
 from worker.settings import Settings

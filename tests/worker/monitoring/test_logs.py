@@ -16,8 +16,8 @@ from arq.connections import RedisSettings
 from arq.worker import Worker, get_kwargs
 from sqlalchemy import text
 
-from db.users import Users
-from tests.working import working
+from db.bank.users import Users
+from tests.worker.running import working
 from worker.app import Options
 from worker.execution import serializer as wire
 from worker.monitoring import logs

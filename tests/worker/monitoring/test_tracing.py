@@ -13,14 +13,14 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from sqlalchemy import text
 
-from db.record import Delivered
+from db.execution import Delivered
 from jobs import registry
+from jobs._reports import Reports
 from worker.execution.delivery import Delivery, with_payload
 from worker.execution.observed import ObservedExecutor
 from worker.monitoring.events import Events
 from worker.monitoring.state import Condition
 from worker.monitoring.tracing import Tracing, create_tracing
-from worker.reports import Reports
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"

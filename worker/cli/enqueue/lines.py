@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
-from db.intake import Candidate
+from db.enqueue import Candidate
 from jobs import ClientError, parse_payload, registry
+from jobs._client.sql import KEY_CHARACTERS_MAX, checked_key, checked_time
 from jobs._parse import fields_at_fault, payload_json
-from jobs._session_door import KEY_CHARACTERS_MAX, checked_key, checked_time
 
 if TYPE_CHECKING:
     from worker.cli.enqueue.keys import Keys

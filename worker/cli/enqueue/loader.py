@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from db.intake import Candidate, Verdict, accept_many
-from jobs._queue import Delivery, ring
+from db.enqueue import Candidate, Verdict, accept_many
+from jobs._wire import Delivery, ring
 from worker.cli.enqueue.lines import Asked, Bad, Line, parse_line
 from worker.errors import TellerError
 from worker.execution.retry import Trouble, diagnose

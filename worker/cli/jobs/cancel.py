@@ -7,8 +7,8 @@ from uuid import UUID
 
 from arq.constants import abort_jobs_ss
 
-from db.inspection import Filter
 from db.intervention import cancel_batch, cancel_these
+from db.operations import Filter
 from worker.cli.jobs.redis import told
 
 if TYPE_CHECKING:

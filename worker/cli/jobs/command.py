@@ -16,8 +16,8 @@ from rich.console import Console
 from sqlalchemy.exc import DBAPIError
 
 from db.engine import create_sessions
-from db.inspection import PAGE_MAX, Filter, Position, Whole, count_jobs, find_job, list_jobs
-from jobs._redis_door import job_id_of
+from db.operations import PAGE_MAX, Filter, Position, Whole, count_jobs, find_job, list_jobs
+from jobs._client.redis import job_id_of
 from worker.app import database
 from worker.cli.jobs.cancel import Canceller
 from worker.cli.jobs.retry import Replayer

@@ -10,9 +10,9 @@ from uuid import UUID
 from arq.constants import result_key_prefix
 
 from db.dispatch import Unsent
-from db.inspection import Filter
 from db.intervention import replay_batch, replay_these
-from jobs._queue import ring
+from db.operations import Filter
+from jobs._wire import ring
 from worker.cli.jobs.redis import told
 from worker.maintenance.relay import deliveries_of
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import orjson
 from rich.table import Column, Table
 
-from db.inspection import REPLAYED, Line, Position, Whole
+from db.operations import REPLAYED, Line, Position, Whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

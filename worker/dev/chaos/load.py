@@ -15,9 +15,9 @@ from uuid import UUID
 
 from redis.exceptions import RedisError
 
-from db.intake import Candidate, accept_many
+from db.enqueue import Candidate, accept_many
 from jobs import Client, KeyConflictError, Request
-from jobs._queue import Delivery, ring
+from jobs._wire import Delivery, ring
 from jobs.create_user import CreateUser
 from jobs.transfer_funds import TransferFunds
 from worker.dev.chaos.patience import insist

@@ -16,10 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sqlalchemy import make_url
 
 from db.audit import audit
+from db.dev import completed
 from db.engine import create_engine, create_sessions
-from db.inspection import balances, ended_otherwise, idle_in_transaction, queued
+from db.operations import balances, ended_otherwise, idle_in_transaction, queued
 from db.store import Store
-from db.tally import completed
 from jobs import Client
 from worker.app import migrate_database
 from worker.dev.chaos import load

@@ -14,11 +14,11 @@ from arq import create_pool
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from db.audit import audit
+from db.dev import Tally, completed, tally
 from db.engine import create_sessions
 from db.store import Store
-from db.tally import Tally, completed, tally
-from jobs._client import Client, Request
-from jobs._queue import Delivery, ring
+from jobs._client.client import Client, Request
+from jobs._wire import Delivery, ring
 from jobs.build_report import BuildReport
 from worker.app import create_worker, database, migrate_database, redis_settings
 from worker.dev.demo import scenario

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from db.audit import Report
-    from db.tally import Tally
+    from db.dev import Tally
 
 
 @dataclass(frozen=True, slots=True)

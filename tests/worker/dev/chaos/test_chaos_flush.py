@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import text
 
 from db.engine import create_engine, create_sessions
-from db.inspection import queued
+from db.operations import queued
 from jobs import Client, Request
-from tests.bank import balance_of, broken_rules, open_account
+from tests.bank.kit import balance_of, broken_rules, open_account
 from tests.worker.loop.kit import eventually
 from worker.app import create_worker
 from worker.dev.chaos import load

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from db.audit import audit
 from jobs import Client, Request
-from tests.bank import balance_of, broken_rules, open_account
+from tests.bank.kit import balance_of, broken_rules, open_account
 from tests.worker.loop.kit import eventually
 from worker.dev.chaos import load
 from worker.dev.servers import processes

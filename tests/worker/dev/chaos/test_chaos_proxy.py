@@ -9,7 +9,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from db.engine import create_engine, create_sessions
-from tests.bank import balance_of, open_account
+from tests.bank.kit import balance_of, open_account
 from tests.worker.execution.kit import again, till, transfer
 from worker.dev.chaos.proxy import CommitProxy, is_commit
 from worker.execution.retry import Trouble, diagnose

@@ -1,0 +1,1 @@
+"""The client: how other services enqueue jobs and follow them."""

@@ -1,0 +1,148 @@
+"""Reports: from one snapshot of the books to a file that people can use.
+
+The lines stream from the database into a local file (`building.py`); the snapshot is let go; a
+process of its own makes the document (`render.py`); the result appears under its name at once
+(`publish.py`). What a report says stands in `statement.py`, `trial_balance.py`
+and `transfer_volume.py`; how a format looks, in `as_csv.py` and its likes.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final, Literal
+
+from jobs._reports import building, statement, transfer_volume, trial_balance
+from jobs._reports.limits import refusal
+from jobs._reports.publish import Published, destination_of
+from jobs._reports.workspace import LINES, OUTPUT, workspace
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
+    from uuid import UUID
+
+    from db.bank.reports import Reports as Books
+    from db.bank.reports import Sink, Statement, TransferVolume, TrialBalance
+    from jobs._reports.document import Document, Format
+
+    Content = Statement | TrialBalance | TransferVolume
+
+__all__ = ["Progress", "Published", "Reports"]
+
+CHARTED: Final = ("pdf", "xlsx")
+"""The formats that draw."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a report is."""
+
+    job_id: "UUID"
+    stage: Literal["reading", "writing", "publishing"]
+    done: int
+    total: int
+    """Lines, the same in every stage."""
+
+
+class Reports:
+    """Builds reports and puts them where the URL says; one per process.
+
+    Raises:
+        StartupError: the URL is neither a directory nor a bucket.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.running: dict[UUID, Progress] = {}
+        """How far each report of this process is, by job."""
+        self._destination = destination_of(url)
+        self._watchers: list[Callable[[Progress], None]] = []
+
+    def watch(self, watcher: Callable[[Progress], None]) -> None:
+        """Call `watcher` with every step of progress; it must neither block nor raise."""
+        self._watchers.append(watcher)
+
+    def refusal(self, lines: int, format: "Format") -> str | None:  # noqa: A002 - the report's own word
+        """Return why a report of so many lines is not made in this format, or None."""
+        return refusal(lines, format)
+
+    async def build(
+        self,
+        content: "Content",
+        books: "Books",
+        *,
+        job_id: "UUID",
+        format: "Format",  # noqa: A002 - the report's own word
+        timezone: "tzinfo",
+    ) -> Published:
+        """Build one report and publish it; the books' snapshot is let go as soon as it was read.
+
+        Args:
+            content: the totals, read from the same snapshot as the lines will be.
+            books: the open snapshot.
+            job_id: names the file, so that a run after a crash finds what the first one did.
+            format: the form of the file.
+            timezone: in which times are written.
+        """
+        document = await _document(content, books, job_id, timezone, charts=format in CHARTED)
+        try:
+            with workspace(self._destination.workspace()) as folder:
+                copy = partial(_copy, content, books, timezone, guarded=format == "csv")
+                tell = partial(self._tell, job_id, document.lines)
+                tell("reading", 0)
+                if format == "csv":
+                    await building.write_csv(document, folder, copy, tell)
+                    await books.release()
+                else:
+                    await building.read_lines(folder / LINES, copy, tell)
+                    await books.release()
+                    await building.write_rendered(document, folder, format, tell)
+                tell("publishing", document.lines)
+                return await asyncio.to_thread(
+                    self._destination.publish, folder / OUTPUT, _name(document, format)
+                )
+        finally:
+            self.running.pop(job_id, None)
+
+    def _tell(
+        self,
+        job_id: "UUID",
+        total: int,
+        stage: Literal["reading", "writing", "publishing"],
+        done: int,
+    ) -> None:
+        progress = Progress(job_id, stage, min(done, total), total)
+        self.running[job_id] = progress
+        for watcher in self._watchers:
+            watcher(progress)
+
+
+async def _document(
+    content: "Content", books: "Books", job_id: "UUID", timezone: "tzinfo", *, charts: bool
+) -> "Document":
+    match content.report:
+        case "account_statement":
+            series = await books.balance_over_time(content) if charts else []
+            return statement.document_of(content, series, job_id=job_id, timezone=timezone)
+        case "trial_balance":
+            return trial_balance.document_of(content, job_id=job_id, timezone=timezone)
+        case "transfer_volume":
+            return transfer_volume.document_of(content, job_id=job_id, timezone=timezone)
+
+
+async def _copy(
+    content: "Content", books: "Books", timezone: "tzinfo", sink: "Sink", *, guarded: bool
+) -> None:
+    match content.report:
+        case "account_statement":
+            await books.copy_statement(content, sink, guarded=guarded)
+        case "trial_balance":
+            await books.copy_trial_balance(content, sink, guarded=guarded)
+        case "transfer_volume":
+            await sink(transfer_volume.lines_of(content, timezone=timezone))
+
+
+def _name(document: "Document", format: str) -> str:  # noqa: A002 - the report's own word
+    """Return where the report lies: by its kind, its last day, and the job that made it."""
+    day = next(figure.value for figure in document.facts if figure.name == "last_day")
+    return f"{document.report}/{day}/{document.job_id}.{format}"
