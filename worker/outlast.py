@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from worker.execution.retry import REQUEUE_S, diagnose, full_jitter
+from db.errors import TRANSIENT, diagnose
+from worker.execution.retry import full_jitter
 
 if TYPE_CHECKING:
     from worker.monitoring.events import Events
@@ -27,7 +28,7 @@ async def outlast(unit: Callable[[], Awaitable[T]], events: "Events") -> T:
             return await unit()
         except Exception as error:
             trouble = diagnose(error)
-            if trouble.trouble not in REQUEUE_S:
+            if trouble.trouble not in TRANSIENT:
                 raise
             wait_s = full_jitter(WAIT_BASE_S, WAIT_MAX_S, tries, random.random())  # noqa: S311 - jitter
             events.emit(

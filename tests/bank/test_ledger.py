@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from db.errors import diagnose
 from db.store import Store
 from tests.bank.kit import balance_of, broken_rules, open_account
-from worker.execution.retry import diagnose
 
 
 async def transfer(sessions, **order):

@@ -8,8 +8,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from db.engine import create_engine, create_sessions
+from db.errors import diagnose
 from tests.bank.kit import broken_rules, open_account
-from worker.execution.retry import diagnose
 
 POST = text("SELECT verdict FROM post_transfer(:id, :payer, :payee, :amount, 'EUR')")
 HOLD = text("SELECT FROM accounts WHERE id = :id FOR NO KEY UPDATE")

@@ -76,7 +76,7 @@ async def effects(sessions):
 @every_job
 async def test_a_job_that_runs_twice_takes_effect_once(job, sessions, tmp_path):
     reports = Reports(tmp_path.as_uri())
-    executor = Executor(sessions.kw["bind"], Events(), reports, luck=lambda: 0.0)
+    executor = Executor(sessions.kw["bind"], Events(), reports, jitter=lambda: 0.0)
     record = Delivered(uuid4(), job.kind, "null", datetime.now(UTC) - timedelta(minutes=1))
     delivery = with_payload(Delivery(record, 1), await payload_of(job, sessions))
 

@@ -215,9 +215,9 @@ MUTANTS = (
     ),
     Mutant(
         "23514 is retried",
-        "worker/execution/retry.py",
+        "db/errors.py",
         (('"23514": Trouble.ALARM', '"23514": Trouble.CONFLICT'),),
-        ("tests/worker/execution/test_retry.py", *EXECUTE_TESTS),
+        ("tests/db/test_errors.py", *EXECUTE_TESTS),
     ),
     Mutant(
         "a failed session is used again",

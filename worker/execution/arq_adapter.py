@@ -75,7 +75,7 @@ async def _malformed(ctx: dict[Any, Any], body: object) -> Any:  # noqa: ANN401 
     """Keep a body that is not a job in JSON as a dead job, with what it was."""
     executor: Executor = ctx[EXECUTOR]
     delivery = read_delivery("malformed", ctx, [body], {})
-    return _answer(await executor.bury(delivery, failures.not_a_job()))
+    return _answer(await executor.mark_dead(delivery, failures.not_a_job()))
 
 
 async def _unknown_kind(ctx: dict[Any, Any], kind: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401

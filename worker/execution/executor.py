@@ -28,8 +28,8 @@ from worker.execution.delivery import with_payload
 from worker.execution.job_events import tell_outcome, tell_trouble
 from worker.execution.outcome import Finished, Later, Outcome, lost, settled
 from worker.execution.retry import (
-    Bury,
     JobTimeoutError,
+    MarkDead,
     PutBack,
     RunAgain,
     SpendAttempt,
@@ -61,13 +61,13 @@ class Executor:
         engine: "AsyncEngine",
         events: "Events",
         reports: "Reports",
-        luck: "Callable[[], float]" = random.random,
+        jitter: "Callable[[], float]" = random.random,
     ) -> None:
         self._engine = engine
         self._sessions = sessions = create_sessions(engine)
         self._events = events
         self._reports = reports
-        self._luck = luck
+        self._jitter = jitter
         self._setbacks = Setbacks(sessions, events)
         self._lanes = Lanes()
 
@@ -93,9 +93,9 @@ class Executor:
                     return decided
         raise AssertionError("unreachable: the retry table ends every loop")
 
-    async def bury(self, delivery: "Delivery", failure: Failure) -> Outcome:
+    async def mark_dead(self, delivery: "Delivery", failure: Failure) -> Outcome:
         """Record a delivery that is no job at all as dead, with what it was."""
-        return await self._setbacks.bury(delivery, failure)
+        return await self._setbacks.mark_dead(delivery, failure)
 
     async def wait_for_worker(self, delivery: "Delivery") -> Outcome:
         """Put a job back whose kind this worker does not know."""
@@ -135,7 +135,7 @@ class Executor:
             newer = await Record(session).fits_another_version(delivery.job, schema)
         if newer and delivery.fault is None:
             return await self._setbacks.wait_for_newer_worker(delivery, failure)
-        return await self._setbacks.bury(delivery, failure)
+        return await self._setbacks.mark_dead(delivery, failure)
 
     async def _attempt(
         self, job: "Job", payload: "Payload", delivery: "Delivery", window: CommitWindow
@@ -199,7 +199,7 @@ class Executor:
         """Return the outcome after a failed try, or None to run again at once."""
         diagnosis = diagnose(error)
         decision = decide(
-            diagnosis, tries_in_place=tries, try_number=delivery.try_number, luck=self._luck()
+            diagnosis, tries_in_place=tries, try_number=delivery.try_number, jitter=self._jitter()
         )
         match decision:
             case RunAgain(delay_s):
@@ -212,10 +212,10 @@ class Executor:
             case SpendAttempt():
                 failure = failures.describe(error)
                 return await self._setbacks.spend_attempt(
-                    delivery, failure, job.policy, self._luck()
+                    delivery, failure, job.policy, self._jitter()
                 )
-            case Bury():
-                return await self._setbacks.bury(delivery, failures.describe(error))
+            case MarkDead():
+                return await self._setbacks.mark_dead(delivery, failures.describe(error))
 
 
 async def _conclude(

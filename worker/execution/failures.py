@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from asyncpg.exceptions import PostgresError
 from sqlalchemy.exc import DBAPIError
 
+from db.errors import sqlstate_of
 from db.execution import Failure
-from worker.execution.retry import sqlstate_of
 
 if TYPE_CHECKING:
     from pydantic import ValidationError

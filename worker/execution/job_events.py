@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from worker.execution.outcome import Conflict, Finished, Later, Outcome
 
 if TYPE_CHECKING:
+    from db.errors import Diagnosis
     from worker.execution.delivery import Delivery
-    from worker.execution.retry import Diagnosis
     from worker.monitoring.events import Events
 
 

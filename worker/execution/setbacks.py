@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from db.errors import Diagnosis, Trouble, diagnose
 from db.execution import Failure, Record
 from worker.execution.commit import CommitWindow, run_protected
 from worker.execution.job_events import tell_outcome, tell_trouble
 from worker.execution.outcome import Finished, Later, Outcome, lost, lost_to
-from worker.execution.retry import Diagnosis, Trouble, backoff, diagnose
+from worker.execution.retry import backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,19 +46,19 @@ class Setbacks:
         self._events = events
 
     async def spend_attempt(
-        self, delivery: "Delivery", failure: Failure, policy: "Policy", luck: float
+        self, delivery: "Delivery", failure: Failure, policy: "Policy", jitter: float
     ) -> Outcome:
         """Record a failed attempt: the job runs again after a backoff, or is dead."""
-        return await self._record(delivery, failure, partial(after_failure, policy, luck))
+        return await self._record(delivery, failure, partial(after_failure, policy, jitter))
 
-    async def bury(self, delivery: "Delivery", failure: Failure) -> Outcome:
+    async def mark_dead(self, delivery: "Delivery", failure: Failure) -> Outcome:
         """Record a delivery that no retry can help as dead, its payload kept."""
         return await self._record(delivery, failure, _always_dead)
 
     async def wait_for_newer_worker(self, delivery: "Delivery", failure: Failure) -> Outcome:
         """Put a job back that another version may run, visibly, for a day at most."""
         if datetime.now(UTC) - delivery.job.enqueued_at > NEWER_WORKER_WAIT_MAX:
-            return await self.bury(delivery, failure)
+            return await self.mark_dead(delivery, failure)
         self._events.emit(
             "job.waits_for_worker",
             job_id=str(delivery.job.id),
@@ -113,12 +114,12 @@ class Setbacks:
         return Later(verdict.delay)
 
 
-def after_failure(policy: "Policy", luck: float, attempts_before: int) -> Verdict:
+def after_failure(policy: "Policy", jitter: float, attempts_before: int) -> Verdict:
     """Return what a job's own failure does: another try after a backoff, or the end."""
     attempts = attempts_before + 1
     if attempts >= policy.attempts_max:
         return Verdict(dead=True, spent=1)
-    return Verdict(dead=False, spent=1, delay=backoff(policy, attempts, luck))
+    return Verdict(dead=False, spent=1, delay=backoff(policy, attempts, jitter))
 
 
 def _always_dead(_attempts_before: int) -> Verdict:

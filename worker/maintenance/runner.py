@@ -8,7 +8,8 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Final, Protocol
 
-from worker.execution.retry import diagnose, full_jitter
+from db.errors import diagnose
+from worker.execution.retry import full_jitter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

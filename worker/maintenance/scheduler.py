@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from db.errors import Trouble, diagnose
 from db.schedules import Occurrence, Schedules
-from worker.execution.retry import Trouble, diagnose
 from worker.maintenance.cron import instants
 
 if TYPE_CHECKING:

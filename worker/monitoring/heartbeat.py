@@ -13,8 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid4
 
+from db.errors import diagnose
 from db.workers import Beat, Workers
-from worker.execution.retry import diagnose
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -52,10 +52,10 @@ class Till:
             return await broken_rules(session)
 
 
-def till(sessions, luck=lambda: 0.0):
+def till(sessions, jitter=lambda: 0.0):
     told = []
     events = Events(lambda name, fields: told.append((name, fields)))
-    executor = Executor(sessions.kw["bind"], events, Reports("file:///nowhere"), luck=luck)
+    executor = Executor(sessions.kw["bind"], events, Reports("file:///nowhere"), jitter=jitter)
     return Till(executor, sessions, told)
 
 

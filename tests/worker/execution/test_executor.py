@@ -70,7 +70,7 @@ async def bench(engine, sessions):
     told = []
     events = Events(lambda name, fields: told.append((name, fields)))
     return Bench(
-        Executor(engine, events, Reports("file:///nowhere"), luck=lambda: 0.0), sessions, told
+        Executor(engine, events, Reports("file:///nowhere"), jitter=lambda: 0.0), sessions, told
     )
 
 
@@ -337,7 +337,7 @@ async def test_a_database_that_refuses_connections_costs_no_attempt(bench):
         engine,
         Events(lambda name, fields: told.append((name, fields.get("trouble")))),
         Reports("file:///nowhere"),
-        luck=lambda: 0.0,
+        jitter=lambda: 0.0,
     )
 
     outcome = await executor.run(job_of(make), delivery_of())
@@ -545,10 +545,10 @@ async def test_with_the_database_away_a_failure_waits_to_be_recorded(bench):
         engine,
         Events(lambda name, _fields: told.append(name)),
         Reports("file:///nowhere"),
-        luck=lambda: 0.0,
+        jitter=lambda: 0.0,
     )
 
-    outcome = await executor.bury(delivery_of(), Failure("NotAJob", "whatever it was"))
+    outcome = await executor.mark_dead(delivery_of(), Failure("NotAJob", "whatever it was"))
 
     assert isinstance(outcome, Later)
     assert told[-1] == "job.unrecorded"

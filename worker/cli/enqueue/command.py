@@ -17,13 +17,13 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from sqlalchemy.exc import DBAPIError
 
 from db.engine import create_sessions
+from db.errors import Trouble, diagnose
 from jobs import Cancel, Client, ClientError, JobDeadError, Rejected, Result, parse_payload
 from worker.app import database
 from worker.cli.enqueue.keys import BATCH_CHARACTERS_MAX, Keys
 from worker.cli.enqueue.lines import Bad, read_lines
 from worker.cli.enqueue.loader import Loader, Totals
 from worker.errors import StartupError, TellerError
-from worker.execution.retry import Trouble, diagnose
 from worker.settings import Settings, load_settings
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from db.enqueue import Candidate, Verdict, accept_many
+from db.errors import Trouble, diagnose
 from jobs._wire import Delivery, ring
 from worker.cli.enqueue.lines import Asked, Bad, Line, parse_line
 from worker.errors import TellerError
-from worker.execution.retry import Trouble, diagnose
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -25,7 +25,7 @@ RETRY_BASE_S: Final = 0.1
 RING_TIMEOUT_S: Final = 5.0
 
 _PASSING: Final = frozenset(
-    {Trouble.CONFLICT, Trouble.LOCK_TIMEOUT, Trouble.CONNECTION, Trouble.SERVER_SICK}
+    {Trouble.CONFLICT, Trouble.LOCK_TIMEOUT, Trouble.CONNECTION, Trouble.SERVER_RESOURCES}
 )
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from sqlalchemy.exc import DBAPIError
 
 from db.engine import create_sessions
+from db.errors import Trouble, diagnose
 from db.operations import PAGE_MAX, Filter, Position, Whole, count_jobs, find_job, list_jobs
 from jobs._client.redis import job_id_of
 from worker.app import database
@@ -32,7 +33,6 @@ from worker.cli.jobs.tables import (
 )
 from worker.errors import StartupError, TellerError
 from worker.execution.dry_run import Rehearsed, rehearse
-from worker.execution.retry import Trouble, diagnose
 from worker.settings import load_settings
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 
-from worker.execution.retry import Trouble, diagnose
+from db.errors import Trouble, diagnose
 
 T = TypeVar("T")
 

@@ -9,10 +9,10 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from db.engine import create_engine, create_sessions
+from db.errors import Trouble, diagnose
 from tests.bank.kit import balance_of, open_account
 from tests.worker.execution.kit import again, till, transfer
 from worker.dev.chaos.proxy import CommitProxy, is_commit
-from worker.execution.retry import Trouble, diagnose
 
 TRANSFERS = 2_000
 LOST_SHARE = 0.05
@@ -78,7 +78,7 @@ async def test_two_thousand_transfers_with_lost_replies_are_each_made_once(
 ):
     """5 % of the COMMITs happen and nobody is told: 0 lost, 0 doubled."""
     chance = random.Random(SEED)
-    one = till(create_sessions(far_engine), luck=chance.random)
+    one = till(create_sessions(far_engine), jitter=chance.random)
     accounts = [await open_account(sessions, balance="1000.00") for _ in range(8)]
     orders = [transfer(*chance.sample(accounts, 2)) for _ in range(TRANSFERS)]
     at_once = asyncio.Semaphore(AT_ONCE)
