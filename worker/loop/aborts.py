@@ -1,4 +1,4 @@
-"""Aborts: which of them are meant for a job that runs here, and which are meant for nobody."""
+"""Aborts: clients' requests to end a job, and the removal of those that no job is left for."""
 
 import time
 from dataclasses import dataclass
@@ -13,24 +13,24 @@ if TYPE_CHECKING:
     from arq.connections import ArqRedis
 
 ABORTS_READ_MAX: Final = 1_000
-"""Newest first: what is older waits for the next look, or is for nobody."""
-GHOST_HUNT_INTERVAL_S: Final = 10.0
-"""How often aborts are checked for jobs that are gone."""
+"""Aborts per read, newest first: older ones wait for the next read, or are for no job at all."""
+ORPHAN_CHECK_INTERVAL_S: Final = 10.0
+"""How often aborts are checked for jobs that no longer exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """A client's wish that a job ends."""
+    """A client's request to end a job."""
 
     job_id: str
     at_ms: int
 
 
-class AbortDesk:
-    """Reads what clients want to end, and takes away what has been dealt with."""
+class Aborts:
+    """Reads the requests from Redis, and removes them once they are dealt with."""
 
     def __init__(self) -> None:
-        self._next_hunt_at = 0.0
+        self._next_check_at = 0.0
 
     async def read(self, redis: "ArqRedis") -> list[Abort]:
         """Return the aborts that wait, newest first."""
@@ -40,16 +40,16 @@ class AbortDesk:
     async def clear(
         self, redis: "ArqRedis", aborts: "Collection[Abort]", answered: "Sequence[str]"
     ) -> None:
-        """Remove what was answered and, now and then, what is for nobody."""
+        """Remove the aborts that were answered and, at intervals, those whose job is gone."""
         if answered:
             await redis.zrem(abort_jobs_ss, *answered)
-        if time.monotonic() >= self._next_hunt_at:
-            self._next_hunt_at = time.monotonic() + GHOST_HUNT_INTERVAL_S
-            await _remove_ghosts(redis, aborts)
+        if time.monotonic() >= self._next_check_at:
+            self._next_check_at = time.monotonic() + ORPHAN_CHECK_INTERVAL_S
+            await _remove_orphans(redis, aborts)
 
 
-async def _remove_ghosts(redis: "ArqRedis", aborts: "Collection[Abort]") -> None:
-    """Remove old aborts of jobs that are not there; arq keeps them for a later job of that id.
+async def _remove_orphans(redis: "ArqRedis", aborts: "Collection[Abort]") -> None:
+    """Remove old aborts of jobs that do not exist; arq keeps them for a later job of that id.
 
     An abort of a job that still waits in the queue, however old, is kept.
     """
@@ -60,7 +60,7 @@ async def _remove_ghosts(redis: "ArqRedis", aborts: "Collection[Abort]") -> None
     async with redis.pipeline(transaction=False) as pipe:
         for job_id in old:
             pipe.exists(job_key_prefix + job_id)
-        there = await pipe.execute()
-    ghosts = [job_id for job_id, exists in zip(old, there, strict=True) if not exists]
-    if ghosts:
-        await redis.zrem(abort_jobs_ss, *ghosts)
+        bodies_exist = await pipe.execute()
+    orphans = [job_id for job_id, exists in zip(old, bodies_exist, strict=True) if not exists]
+    if orphans:
+        await redis.zrem(abort_jobs_ss, *orphans)

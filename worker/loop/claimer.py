@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 
     from arq.connections import ArqRedis
 
-    from .claims import Holdings
+    from .claims import Claims
 
 PASSED_MAX: Final = 5_000
 """Jobs of stock arq workers that one claim steps over; a mixed fleet may not run more at once."""
 DISOWN_SCAN_MAX: Final = 10_000
+"""Leased jobs that one `disown` looks at."""
 
 _FIELDS_PER_JOB: Final = 5
 _HEAD: Final = 3
@@ -23,7 +24,7 @@ _HEAD: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one claim brought."""
+    """The jobs that one claim returned, and what the queue still holds."""
 
     claims: list[Claim] = field(default_factory=list)
     next_due_in_s: float | None = None
@@ -33,24 +34,24 @@ class Batch:
 
 
 class Claimer:
-    """Claims from one queue for one worker."""
+    """Claims jobs of one queue for one worker."""
 
-    def __init__(self, holdings: "Holdings", bell_key: str) -> None:
-        self._holdings = holdings
-        self._keys = (holdings.queue_name, bell_key)
+    def __init__(self, claims: "Claims", bell_key: str) -> None:
+        self._claims = claims
+        self._keys = (claims.queue_name, bell_key)
 
     async def claim(
         self, redis: "ArqRedis", want: int, *, aborts: bool, only: "Sequence[bytes]" = ()
     ) -> Batch:
         """Claim up to `want` due jobs, or those of `only` that are due and free."""
-        holdings = self._holdings
-        args = (holdings.worker_id, holdings.lease_ms, want, int(aborts), PASSED_MAX, *only)
+        claims = self._claims
+        args = (claims.worker_id, claims.lease_ms, want, int(aborts), PASSED_MAX, *only)
         return _parse(await CLAIM(redis, self._keys, args))
 
     async def disown(self, redis: "ArqRedis") -> int:
-        """Give back what Redis claimed for us while its answer was lost."""
-        holdings = self._holdings
-        args = (holdings.worker_id, holdings.lease_ms, DISOWN_SCAN_MAX, *holdings.claims)
+        """Give back the jobs that Redis leased to this worker in an answer that was lost."""
+        claims = self._claims
+        args = (claims.worker_id, claims.lease_ms, DISOWN_SCAN_MAX, *claims.held)
         return int(await DISOWN(redis, self._keys, args))
 
 

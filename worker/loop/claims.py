@@ -1,4 +1,4 @@
-"""What a worker holds: the claims it has not yet let go of, and the name it holds them under."""
+"""The claims that a worker holds, and the name under which Redis knows their holder."""
 
 from dataclasses import dataclass, field
 from itertools import islice
@@ -21,33 +21,37 @@ class Claim:
     body: bytes | None
     """None when the body has expired."""
     tries: int
-    """How often the job was claimed, this time included: with the worker's id, our proof of it."""
+    """How often the job was claimed, this claim included.
+
+    With the worker's id it proves to Redis that we still hold the job.
+    """
     score: int
+    """When the job was due, in Unix milliseconds."""
     aborted_at_ms: int | None = None
     enqueue_ms: int = 0
-    """When a client enqueued the job; known once the body is read."""
+    """When a client enqueued the job; known once the body is decoded."""
     in_redis: bool = True
-    """False for a job that another source handed over: Redis is told nothing of it."""
+    """False for a job from another source (`run_local`): nothing about it is written to Redis."""
     owned: bool = True
-    """Whether there is a lease to renew. A job whose lease is lost goes on without."""
+    """Whether there is a lease to renew. A job whose lease is lost runs on without one."""
     ended: bool = False
-    """Whether the run is over; its end may still be on the way to Redis."""
+    """Whether the run is over; its completion may still be on the way to Redis."""
     recording: bool = False
-    """Whether nothing but the record of its end is outstanding."""
+    """Whether only the record of the completion is outstanding."""
     counted: bool = False
     """Whether the run is in the worker's counters."""
     in_slot: bool = True
-    """Whether the job still occupies a slot; its end may be unrecorded when it no longer does."""
+    """Whether the job still occupies a slot; it may leave before Redis has its completion."""
 
 
 @dataclass(slots=True, eq=False)
-class Holdings:
-    """The jobs that one worker holds of one queue."""
+class Claims:
+    """The jobs of one queue that one worker holds."""
 
     worker_id: str
     queue_name: str
     lease_s: float
-    claims: dict[str, Claim] = field(default_factory=dict)
+    held: dict[str, Claim] = field(default_factory=dict)
 
     @property
     def lease_ms(self) -> int:
@@ -60,9 +64,10 @@ class Holdings:
         return self.lease_s / RENEWALS_PER_LEASE
 
     def owned(self) -> "Iterator[list[Claim]]":
-        """Return the claims whose leases are to be renewed, as many together as one call takes."""
-        # A snapshot, made in one step: jobs start and end meanwhile, and a thread may ask.
-        owned = iter([claim for claim in list(self.claims.values()) if claim.owned])
+        """Return the claims whose leases are to be renewed, in batches of one call each."""
+        # A snapshot, made in one step: jobs start and end meanwhile, and the watchdog's thread
+        # reads the claims too.
+        owned = iter([claim for claim in list(self.held.values()) if claim.owned])
         while batch := list(islice(owned, RENEWAL_MAX)):
             yield batch
 

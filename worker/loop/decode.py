@@ -1,4 +1,4 @@
-"""Opening a claim: from bytes to a job that can run, or the reason why it cannot."""
+"""Decoding a claim: from bytes to a job that can run, or the reason why it cannot."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True, eq=False)
-class OpenJob:
+class ReadyJob:
     """A job that is about to run."""
 
     job_id: str
@@ -37,17 +37,17 @@ class OpenJob:
 
     @property
     def ref(self) -> str:
-        """What log lines call the job."""
+        """The job's name in log lines."""
         return self.name if self.is_cron else f"{self.job_id}:{self.name}"
 
 
 @dataclass(slots=True, eq=False)
 class Refusal:
-    """Why a job is not run, and as much of it as could be read."""
+    """Why a job is not run, and as much of the job as could be decoded."""
 
     reason: str
     error: BaseException
-    """What a client that waits for the job is told."""
+    """Stored as the job's result: a client that waits for the job gets it raised."""
     name: str = "<unknown>"
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
@@ -62,13 +62,13 @@ UNKNOWN_FUNCTION = "unknown function"
 OUT_OF_TRIES = "out of tries"
 
 
-def open_job(
+def decode_claim(
     claim: "Claim",
     functions: "Mapping[str, Function | CronJob]",
     deserializer: "Deserializer | None",
     max_tries: int,
-) -> OpenJob | Refusal:
-    """Read a claim, and refuse what must not run."""
+) -> ReadyJob | Refusal:
+    """Return the job of a claim, or a refusal if the job must not run."""
     if claim.body is None:
         return Refusal(EXPIRED, JobExecutionFailed("job expired"))
     try:
@@ -90,4 +90,4 @@ def open_job(
     if job_try > allowed:
         spent = JobExecutionFailed(f"max {allowed} retries exceeded")
         return Refusal(OUT_OF_TRIES, spent, name, args, kwargs, enqueue_ms, allowed)
-    return OpenJob(claim.job_id, name, function, args, kwargs, job_try, claim.score, enqueue_ms)
+    return ReadyJob(claim.job_id, name, function, args, kwargs, job_try, claim.score, enqueue_ms)

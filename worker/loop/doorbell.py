@@ -2,8 +2,8 @@
 
 The bell is a sorted set with at most one member. Ringing is `ZADD <queue>:bell 0 ring` after the
 job is in the queue; an idle worker waits in BZPOPMIN, so one ring wakes one worker. A ring that
-nobody waits for stays until somebody does. Who finds more work than it can take rings again; who
-finds nothing due removes the bell, in the same atomic step (`claim.lua`).
+nobody waits for stays until a worker does. A claim that leaves due jobs behind rings again; a claim
+that leaves nothing due removes the bell, in the same atomic step (`claim.lua`).
 """
 
 import asyncio
@@ -19,49 +19,49 @@ if TYPE_CHECKING:
 
     from arq.connections import ArqRedis
 
-    from .connection import RedisLink
+    from .connection import Connection
 
 logger = logging.getLogger("arq.worker")
 
 BELL_SUFFIX: Final = ":bell"
 LISTEN_S: Final = 5.0
-"""How long one wait lasts on the server: the bound on a connection that died without a word."""
+"""How long one wait lasts on the server, and so how long a dead connection goes unnoticed."""
 PAUSE_S: Final = 1.0
-"""After a failure; the poll finds the work meanwhile."""
+"""How long to wait after a failure; meanwhile the poll finds the jobs."""
 
 
 class Doorbell:
     """Listens for rings while the worker has a free slot."""
 
-    def __init__(self, key: str, link: "RedisLink", hungry: asyncio.Event) -> None:
+    def __init__(self, key: str, connection: "Connection", awaits_ring: asyncio.Event) -> None:
         self.key = key
-        self._link = link
-        self._hungry = hungry
+        self._connection = connection
+        self._awaits_ring = awaits_ring
 
     async def listen(self, redis: "ArqRedis", on_ring: "Callable[[], None]") -> None:
         """Call `on_ring` for every ring, until cancelled."""
         if redis.single_connection_client:
-            # It would wait here while everything else waits for its only connection.
+            # Waiting at the bell would occupy the only connection that every other command needs.
             logger.info("a single-connection client cannot hear the doorbell: polling only")
             return
         while True:
-            await self._hungry.wait()
-            await self._link.back.wait()
+            await self._awaits_ring.wait()
+            await self._connection.back.wait()
             try:
                 await self._answer(redis, on_ring)
             except ResponseError as error:
                 logger.warning("the doorbell does not work here, polling only: %s", error)
                 return
             except LOSS_ERRORS as error:
-                # Whether Redis is away is not judged here: a full connection pool ends here too.
+                # Not reported as a lost Redis: a full connection pool raises the same errors.
                 logger.debug("the doorbell is silent for a moment: %s", error)
                 await asyncio.sleep(PAUSE_S)
 
     async def _answer(self, redis: "ArqRedis", on_ring: "Callable[[], None]") -> None:
         async with asyncio.timeout(LISTEN_S + COMMAND_TIMEOUT_S):
             rung = await redis.bzpopmin(self.key, LISTEN_S)
-        if rung and self._hungry.is_set():
+        if rung and self._awaits_ring.is_set():
             on_ring()
         elif rung:
-            # Every slot was taken while we listened: the ring is for somebody idle.
-            await self._link.call(redis.zadd(self.key, {"ring": 0}))
+            # Every slot was taken meanwhile: pass the ring on to an idle worker.
+            await self._connection.call(redis.zadd(self.key, {"ring": 0}))

@@ -1,4 +1,4 @@
-"""uvloop for programs that leave the choice of event loop to us."""
+"""uvloop for programs that choose no event loop."""
 
 import asyncio
 import sys
@@ -16,10 +16,10 @@ else:
 
 
 def prefer_uvloop() -> None:
-    """Make uvloop the current event loop, unless somebody has chosen one.
+    """Make uvloop the current event loop, unless the program has chosen one.
 
-    arq's constructor takes the current loop, or makes one. Where it would make one, it makes ours;
-    a loop that exists may already have connections bound to it, so it stays.
+    arq's constructor takes the current loop, or makes one; where it would make one, it finds
+    uvloop. A loop that exists may already have connections bound to it, so it stays.
     """
     if not _loop_is_chosen():
         asyncio.set_event_loop(_new_event_loop())
@@ -37,6 +37,6 @@ def _loop_is_chosen() -> bool:
     policy = asyncio.get_event_loop_policy()
     if type(policy) is not asyncio.DefaultEventLoopPolicy:
         return True
-    # The public getter would make the loop that we ask about.
+    # The public getter would make a loop where there is none.
     local = getattr(policy, "_local", None)
     return getattr(local, "_loop", None) is not None or not hasattr(local, "_loop")

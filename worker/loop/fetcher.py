@@ -4,9 +4,9 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from .aborts import AbortDesk
+from .aborts import Aborts
 from .claimer import Batch, Claimer
-from .connection import LOSS_ERRORS, backoff_s, jitter
+from .connection import LOSS_ERRORS, backoff_s, draw_jitter
 from .doorbell import BELL_SUFFIX, Doorbell
 from .slots import JobSlots
 
@@ -31,9 +31,9 @@ class JobLoop(JobSlots):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - arq's thirty options
         super().__init__(*args, **kwargs)
         bell_key = self.queue_name + BELL_SUFFIX
-        self._claimer = Claimer(self._holdings, bell_key)
-        self._doorbell = Doorbell(bell_key, self.link, self._hungry)
-        self._aborts = AbortDesk()
+        self._claimer = Claimer(self._claims, bell_key)
+        self._doorbell = Doorbell(bell_key, self.connection, self._awaits_ring)
+        self._aborts = Aborts()
         self._next_poll_at = 0.0
         self._next_due_at: float | None = None
         self._failed_turns = 0
@@ -65,16 +65,16 @@ class JobLoop(JobSlots):
         return asyncio.get_running_loop().create_task(listening)
 
     async def _turn(self) -> None:
-        if not self.link.available:
+        if not self.connection.available:
             # Asking for nothing proves what a ping does not: that Redis would let us claim.
             await self._claim(0)
         if self._claim_in_doubt:
-            await self.link.call(self._claimer.disown(self.pool))
+            await self.connection.call(self._claimer.disown(self.pool))
             self._claim_in_doubt = False
         if self._now() < self._next_poll_at:
             await self._fill_slots()
             return
-        delay_s = max(self.poll_delay_s, POLL_DELAY_MIN_S) * (1 - POLL_JITTER * jitter())
+        delay_s = max(self.poll_delay_s, POLL_DELAY_MIN_S) * (1 - POLL_JITTER * draw_jitter())
         self._next_poll_at = self._now() + delay_s
         await self._poll_iteration()
 
@@ -88,7 +88,7 @@ class JobLoop(JobSlots):
     async def heart_beat(self) -> None:
         """Record the worker's health and enqueue what its cron jobs have due."""
         try:
-            await self.link.watch(super().heart_beat())
+            await self.connection.watch(super().heart_beat())
         except LOSS_ERRORS:
             raise
         except Exception:
@@ -122,14 +122,14 @@ class JobLoop(JobSlots):
             self._refill.cancel()
             self._refill = None
         if more:
-            self._hungry.clear()
+            self._awaits_ring.clear()
         elif self.free_slots and self._accepting:
-            self._hungry.set()
+            self._awaits_ring.set()
 
     async def _claim(self, wanted: int, only: "Sequence[bytes]" = ()) -> Batch:
         claiming = self._claimer.claim(self.pool, wanted, aborts=self.allow_abort_jobs, only=only)
         try:
-            batch = await self.link.call(claiming)
+            batch = await self.connection.call(claiming)
         except LOSS_ERRORS:
             self._claim_in_doubt = True
             raise
@@ -164,7 +164,7 @@ class JobLoop(JobSlots):
             return True
         if self.tasks:
             return False  # a running job is in the queue until its end is recorded
-        return await self.link.call(self._queue_is_empty())
+        return await self.connection.call(self._queue_is_empty())
 
     async def _queue_is_empty(self) -> bool:
         queued: int = await self.pool.zcard(self.queue_name)
@@ -177,20 +177,20 @@ class JobLoop(JobSlots):
 
     async def _outlast(self, error: BaseException) -> None:
         """Let some time pass before the next turn; what runs goes on meanwhile."""
-        self.link.lose(error)
+        self.connection.lose(error)
         self._lost_since = self._lost_since or self._now()
         if self.burst and self._now() - self._lost_since > BURST_OUTAGE_MAX_S:
             raise error
         # Connections that were idle when Redis went do not know that it did.
         await self.pool.connection_pool.disconnect(inuse_connections=False)
-        await _wait(self._stop, backoff_s(self._failed_turns, jitter()))
+        await _wait(self._stop, backoff_s(self._failed_turns, draw_jitter()))
         self._failed_turns += 1
 
     # Aborts
 
     async def _cancel_aborted_jobs(self) -> None:
         """Cancel what clients want to end."""
-        aborts = await self.link.call(self._aborts.read(self.pool))
+        aborts = await self.connection.call(self._aborts.read(self.pool))
         answered = []
         for abort in aborts:
             task = self.job_tasks.get(abort.job_id)
@@ -202,7 +202,7 @@ class JobLoop(JobSlots):
                 self.aborting_tasks.add(abort.job_id)
                 task.cancel()
         if aborts:
-            await self.link.call(self._aborts.clear(self.pool, aborts, answered))
+            await self.connection.call(self._aborts.clear(self.pool, aborts, answered))
 
 
 async def _wait(event: asyncio.Event, patience_s: float) -> None:

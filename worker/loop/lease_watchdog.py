@@ -1,9 +1,9 @@
-"""A stand-in for a blocked event loop: it renews leases from a thread.
+"""A watchdog for a blocked event loop: a thread that renews leases while the loop cannot.
 
-A job that computes or blocks for longer than a lease stops the loop, its timer included, and its
-own lease would lapse while it runs. This thread notices and renews instead: for as long as arq
-would have waited for the job, and not when the process is dead or frozen, for then so is the
-thread. While the loop is alive the thread only looks at the clock.
+A job that computes or blocks for longer than a lease stops the event loop, and with it the timer
+that renews leases, so the job's own lease would lapse while it runs. The thread notices that and
+renews, for as long as arq's in-progress key would have lasted. In a dead or frozen process the
+thread is dead or frozen too, so those leases lapse as they should.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from arq.connections import ArqRedis
 
-    from .claims import Holdings
+    from .claims import Claims
 
 logger = logging.getLogger("arq.worker")
 
@@ -28,16 +28,16 @@ LATE_AFTER_INTERVALS: Final = 1.5
 """A timer this late, in renewal intervals, means that the loop is blocked."""
 
 
-class StandIn:
-    """Watches the loop's sign of life, and renews in its place while there is none."""
+class LeaseWatchdog:
+    """Renews the leases from a thread while the event loop gives no sign of life."""
 
     def __init__(
         self,
-        holdings: "Holdings",
+        claims: "Claims",
         patience_s: float,
         connect: "Callable[[], ArqRedis | None]",
     ) -> None:
-        self._holdings = holdings
+        self._claims = claims
         self._patience_s = patience_s
         self._connect = connect
         self._alive_at = 0.0
@@ -49,11 +49,11 @@ class StandIn:
         if self._stopped is None:
             self._stopped = threading.Event()
             threading.Thread(
-                target=self._watch, args=(self._stopped,), name="lease stand-in", daemon=True
+                target=self._watch, args=(self._stopped,), name="lease watchdog", daemon=True
             ).start()
 
     def rest(self) -> None:
-        """Nothing is held, so no sign of life is owed."""
+        """Expect no sign of life: no job is held."""
         self._alive_at = float("inf")
 
     def stop(self) -> None:
@@ -63,13 +63,9 @@ class StandIn:
             self._stopped = None
 
     def _watch(self, stopped: threading.Event) -> None:
-        while not stopped.wait(self._holdings.renewal_interval_s):
+        while not stopped.wait(self._claims.renewal_interval_s):
             silent_s = time.monotonic() - self._alive_at
-            if (
-                LATE_AFTER_INTERVALS * self._holdings.renewal_interval_s
-                < silent_s
-                < self._patience_s
-            ):
+            if LATE_AFTER_INTERVALS * self._claims.renewal_interval_s < silent_s < self._patience_s:
                 self._renew(silent_s)
 
     def _renew(self, silent_s: float) -> None:
@@ -91,8 +87,8 @@ class StandIn:
             return
         try:
             async with asyncio.timeout(COMMAND_TIMEOUT_S):
-                for batch in self._holdings.owned():
-                    args = self._holdings.renewal(batch, take_lapsed=False)
-                    await RENEW(redis, (self._holdings.queue_name,), args)
+                for batch in self._claims.owned():
+                    args = self._claims.renewal(batch, take_lapsed=False)
+                    await RENEW(redis, (self._claims.queue_name,), args)
         finally:
             await redis.aclose(close_connection_pool=True)

@@ -1,23 +1,24 @@
-"""arq's log lines, word for word; nothing is formatted unless somebody listens."""
+"""arq's log lines, word for word; nothing is formatted for a level that is switched off."""
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from arq.utils import args_to_string, timestamp_ms, truncate
 
-from . import decode as opening
-from .outcomes import Aborted, Completed, Failed, HandBack, RetryLater, RunAgain, Verdict
+from . import decode
+from .outcomes import Aborted, Completed, Failed, HandBack, RetryLater, RunAgain, RunOutcome
 
 if TYPE_CHECKING:
-    from .decode import OpenJob, Refusal
+    from .decode import ReadyJob, Refusal
 
 logger = logging.getLogger("arq.worker")
 
-DELAY_SHOWN_MS = 1200
+DELAY_SHOWN_MS: Final = 1200
+"""A job that starts this late has its delay in the log line."""
 
 
-def job_starts(job: "OpenJob", start_ms: int) -> None:
-    """Say that a job starts."""
+def job_starts(job: "ReadyJob", start_ms: int) -> None:
+    """Log that a job starts."""
     if not logger.isEnabledFor(logging.INFO):
         return
     extra = f" try={job.job_try}" if job.job_try > 1 else ""
@@ -28,10 +29,10 @@ def job_starts(job: "OpenJob", start_ms: int) -> None:
     logger.info("%6.2fs → %s(%s)%s", waited_s, job.ref, arguments, extra)
 
 
-def job_ends(job: "OpenJob", verdict: Verdict, run_ms: int, *, log_result: bool) -> None:
-    """Say how a job ended."""
+def job_ends(job: "ReadyJob", outcome: RunOutcome, run_ms: int, *, log_result: bool) -> None:
+    """Log how a job ended."""
     run_s = run_ms / 1000
-    match verdict:
+    match outcome:
         case Completed(result):
             if logger.isEnabledFor(logging.INFO):
                 shown = "" if result is None or not log_result else _shown(_short, result)
@@ -48,7 +49,7 @@ def job_ends(job: "OpenJob", verdict: Verdict, run_ms: int, *, log_result: bool)
             logger.info("%6.2fs ↻ %s cancelled, will be run again", run_s, job.ref)
 
 
-def _job_failed(job: "OpenJob", error: BaseException, run_s: float) -> None:
+def _job_failed(job: "ReadyJob", error: BaseException, run_s: float) -> None:
     extra = getattr(error, "extra", None)
     if callable(extra):
         extra = _shown(extra)
@@ -65,22 +66,22 @@ def _job_failed(job: "OpenJob", error: BaseException, run_s: float) -> None:
 
 
 def job_refused(job_id: str, refusal: "Refusal") -> None:
-    """Say why a job is not run."""
+    """Log why a job is not run."""
     waited_s = (timestamp_ms() - refusal.enqueue_ms) / 1000
     match refusal.reason:
-        case opening.EXPIRED:
+        case decode.EXPIRED:
             logger.warning("job %s expired", job_id)
-        case opening.UNREADABLE:
+        case decode.UNREADABLE:
             logger.error("deserializing job %s failed", job_id, exc_info=refusal.error)
-        case opening.ABORTED:
+        case decode.ABORTED:
             logger.info("%6.2fs ⊘ %s:%s aborted before start", waited_s, job_id, refusal.name)
-        case opening.UNKNOWN_FUNCTION:
+        case decode.UNKNOWN_FUNCTION:
             logger.error(
                 "job %s, function %r not found: no worker knew it in time, it ends as failed",
                 job_id,
                 refusal.name,
             )
-        case opening.OUT_OF_TRIES:
+        case decode.OUT_OF_TRIES:
             logger.warning(
                 "%6.2fs ! %s:%s max retries %d exceeded",
                 waited_s,
@@ -91,7 +92,7 @@ def job_refused(job_id: str, refusal: "Refusal") -> None:
 
 
 def job_put_back(job_id: str, name: str, delay_s: float) -> None:
-    """Say that a job waits for a worker that knows its function."""
+    """Log that a job waits for a worker that knows its function."""
     logger.warning(
         "job %s, function %r not found: put back for %.1fs, for a worker that knows it",
         job_id,
@@ -105,7 +106,7 @@ def _short(result: object) -> str:
 
 
 def _shown(show: Any, *values: Any) -> Any:  # noqa: ANN401 - anything can be shown
-    """Show values whose own code may fail; a log line is no reason to fail a job."""
+    """Format values whose own `__repr__` may fail: a log line must not fail a job."""
     try:
         return show(*values)
     except Exception as error:  # noqa: BLE001 - a user's __repr__ can raise anything

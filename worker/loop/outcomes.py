@@ -1,4 +1,4 @@
-"""How a run ended, and what that means for the job: decided here, acted upon elsewhere."""
+"""The outcomes of a run, and which of them an exception means; `runner.py` acts on them."""
 
 import asyncio
 from dataclasses import dataclass
@@ -23,35 +23,35 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Aborted:
-    """A client asked for the end."""
+    """A client aborted the job."""
 
     error: BaseException
 
 
 @dataclass(frozen=True, slots=True)
 class RetryLater:
-    """The function asked to be run again."""
+    """The function raised `Retry`."""
 
     defer_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class RunAgain:
-    """The run was cut short, by the function or from outside; it counts as a try."""
+    """The run was cut short, by `RetryJob` or a cancellation; it counts as a try."""
 
 
 @dataclass(frozen=True, slots=True)
 class HandBack:
-    """The run was cut short by our own shutdown; it does not count."""
+    """The run was cut short by the worker's own shutdown; it does not count as a try."""
 
 
-Verdict = Completed | Failed | Aborted | RetryLater | RunAgain | HandBack
+RunOutcome = Completed | Failed | Aborted | RetryLater | RunAgain | HandBack
 
 
-def judge(
+def outcome_of(
     error: BaseException, *, retry_jobs: bool, aborting: bool, shutting_down: bool
-) -> Verdict:
-    """Decide what an exception means, by arq's rules; only the shutdown is ours."""
+) -> RunOutcome:
+    """Return the outcome that an exception means: by arq's rules, but for `HandBack`."""
     cancelled = isinstance(error, asyncio.CancelledError)
     if retry_jobs and isinstance(error, Retry):
         return RetryLater(error.defer_score)
@@ -62,6 +62,6 @@ def judge(
     if retry_jobs and (cancelled or isinstance(error, RetryJob)):
         return RunAgain()
     if isinstance(error, SystemExit):
-        # A job that leaves would take the worker with it, and then the next worker, and the next.
+        # Let through, it would end this worker, then the next one that the job is delivered to.
         return Failed(JobExecutionFailed(f"the job called sys.exit({error.code!r})"))
     return Failed(error)

@@ -1,4 +1,4 @@
-"""Opening a connection pool from arq's settings, without insisting that Redis is there."""
+"""Opening a connection pool from arq's settings, whether or not Redis answers yet."""
 
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +19,7 @@ def open_pool(
     job_deserializer: "Deserializer | None",
     expires_extra_ms: int,
 ) -> ArqRedis:
-    """Return a pool like `arq.create_pool` does, but one that connects when it is first used.
+    """Return a pool like that of `arq.create_pool`, but one that connects when it is first used.
 
     Sentinel pools get the same options as others; arq gives them none but `ssl`.
     """
@@ -74,7 +74,7 @@ def _sentinel_pool(settings: "RedisSettings") -> ArqRedis:
 
 
 def clone_pool(pool: ArqRedis) -> ArqRedis | None:
-    """Return a client of the same server for another event loop; None where Sentinel knows it."""
+    """Return a client of the same server for another event loop; None for a Sentinel pool."""
     connections = pool.connection_pool
     if isinstance(connections, SentinelConnectionPool):
         return None

@@ -1,6 +1,6 @@
 """Results as arq's clients read them: of jobs that ran, and of jobs that were refused."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from arq.jobs import JobResult, serialize_result
 from arq.utils import ms_to_datetime, timestamp_ms, to_ms
@@ -9,25 +9,25 @@ if TYPE_CHECKING:
     import arq.worker
 
     from .claims import Claim
-    from .decode import OpenJob, Refusal
+    from .decode import ReadyJob, Refusal
 
-NOT_KEPT = (b"", 0)
+NOT_KEPT: Final = (b"", 0)
 
 
 def run_result(
     worker: "arq.worker.Worker",
-    job: "OpenJob",
+    job: "ReadyJob",
     outcome: object,
     times_ms: tuple[int, int],
     *,
     success: bool,
 ) -> tuple[bytes, int]:
-    """Return a result's bytes, none if it is not kept, and its lifetime in ms (0: for ever)."""
+    """Return a result's bytes, none if it is not kept, and its lifetime in ms (0: forever)."""
     function = job.function
-    for_ever = function.keep_result_forever
-    for_ever = worker.keep_result_forever if for_ever is None else for_ever
+    forever = function.keep_result_forever
+    forever = worker.keep_result_forever if forever is None else forever
     keep_s = worker.keep_result_s if function.keep_result_s is None else function.keep_result_s
-    if not (for_ever or keep_s > 0):
+    if not (forever or keep_s > 0):
         return NOT_KEPT
     start_ms, finish_ms = times_ms
     data = serialize_result(
@@ -45,13 +45,13 @@ def run_result(
         job_id=job.job_id,
         serializer=worker.job_serializer,
     )
-    return data or b"", 0 if for_ever else to_ms(keep_s)
+    return data or b"", 0 if forever else to_ms(keep_s)
 
 
 def refusal_result(
     worker: "arq.worker.Worker", claim: "Claim", refusal: "Refusal"
 ) -> tuple[bytes, int]:
-    """Return the result of a job that did not run, kept by the worker's own rule as in arq."""
+    """Return the result of a job that did not run; kept by the worker's settings, as in arq."""
     if not (worker.keep_result_forever or worker.keep_result_s > 0):
         return NOT_KEPT
     now_ms = timestamp_ms()
@@ -74,7 +74,7 @@ def refusal_result(
 
 
 def passed_over(worker: "arq.worker.Worker", claim: "Claim", refusal: "Refusal") -> JobResult:
-    """Return what a burst run reports of a job that it left in the queue."""
+    """Return the failure that a burst run reports for a job that it left in the queue."""
     now = ms_to_datetime(timestamp_ms())
     return JobResult(
         function=refusal.name,

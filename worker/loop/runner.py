@@ -1,4 +1,4 @@
-"""Running one job: open, perform, judge, tell, record. One task per job, from claim to record."""
+"""Running one job: open, perform, record. One task per job, from claim to record."""
 
 import asyncio
 import logging
@@ -14,13 +14,12 @@ from arq.constants import retry_key_prefix
 from arq.utils import ms_to_datetime, timestamp_ms, to_ms
 from arq.worker import FailedJobs, Retry, RetryJob
 
-from . import decode as opening
-from . import log_lines as reports
-from .claims import Claim, Holdings
-from .completer import BATCH_PART, Finish, Finisher
-from .connection import LOSS_ERRORS, RedisLink
-from .decode import OpenJob, Refusal, open_job
-from .outcomes import Aborted, Completed, Failed, HandBack, RetryLater, Verdict, judge
+from . import decode, log_lines
+from .claims import Claim, Claims
+from .completer import BATCH_FRACTION, Completer, Completion
+from .connection import LOSS_ERRORS, Connection
+from .decode import ReadyJob, Refusal, decode_claim
+from .outcomes import Aborted, Completed, Failed, HandBack, RetryLater, RunOutcome, outcome_of
 from .results import passed_over, refusal_result, run_result
 from .scripts import PUT_BACK
 
@@ -46,10 +45,10 @@ UNKNOWN_DELAY_GROWTH: Final = 0.1
 
 
 @dataclass(slots=True, eq=False)
-class Ending:
+class FinishedRun:
     """One finished run: what came of it, and when."""
 
-    verdict: Verdict
+    outcome: RunOutcome
     start_ms: int
     finish_ms: int
 
@@ -69,20 +68,20 @@ class JobRunner(arq_worker.Worker, ABC):
         super().__init__(*args, **kwargs)
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         """What an in-progress key holds while this worker runs the job."""
-        self.link = RedisLink()
-        self._holdings = Holdings(self.worker_id, self.queue_name, self.lease_s)
-        self._held = self._holdings.claims
+        self.connection = Connection()
+        self._claims = Claims(self.worker_id, self.queue_name, self.lease_s)
+        self._held = self._claims.held
         # Whether the last claim left due jobs behind.
         self._backlog = False
-        self._quorum = max(1, self.max_jobs // BATCH_PART)
-        self._finisher = Finisher(
-            self._holdings, self._script, self._recorded, self._enough_to_record
+        self._quorum = max(1, int(self.max_jobs * BATCH_FRACTION))
+        self._completer = Completer(
+            self._claims, self._script, self._recorded, self._enough_to_record
         )
         self._passed_over: dict[str, JobResult] = {}
         self._shutting_down = False
 
     async def _script(self, script: "Script", keys: "Sequence[str]", args: "Sequence[Any]") -> Any:  # noqa: ANN401 - a script answers what it likes
-        return await self.link.call(script(self.pool, keys, args))
+        return await self.connection.call(script(self.pool, keys, args))
 
     # One job, from claim to record
 
@@ -100,7 +99,7 @@ class JobRunner(arq_worker.Worker, ABC):
             self._let_go(claim)
 
     async def _run(self, claim: Claim) -> None:
-        job = open_job(claim, self.functions, self.job_deserializer, self.max_tries)
+        job = decode_claim(claim, self.functions, self.job_deserializer, self.max_tries)
         if isinstance(job, Refusal):
             await self._refuse(claim, job)
             return
@@ -108,19 +107,19 @@ class JobRunner(arq_worker.Worker, ABC):
             await self._raise_tries(claim, job.job_try)
         await self._carry_out(claim, job)
 
-    async def _carry_out(self, claim: Claim, job: OpenJob) -> Verdict:
+    async def _carry_out(self, claim: Claim, job: ReadyJob) -> RunOutcome:
         claim.enqueue_ms = job.enqueue_ms
         ctx = self._context(job)
-        ending = await self._perform(job, ctx)
-        self._tell(claim, job, ending)
-        finish = self._finish_of(claim, job, ending)
+        run = await self._perform(job, ctx)
+        self._tell(claim, job, run)
+        completion = self._completion_of(claim, job, run)
         await self._call_hook(self.on_job_end, ctx)
         if claim.in_redis:
-            await self._record(claim, finish)
+            await self._record(claim, completion)
         await self._call_hook(self.after_job_end, ctx)
-        return ending.verdict
+        return run.outcome
 
-    def _context(self, job: OpenJob) -> dict[Any, Any]:
+    def _context(self, job: ReadyJob) -> dict[Any, Any]:
         return {
             **self.ctx,
             "job_id": job.job_id,
@@ -129,21 +128,21 @@ class JobRunner(arq_worker.Worker, ABC):
             "score": job.score,
         }
 
-    async def _perform(self, job: OpenJob, ctx: dict[Any, Any]) -> Ending:
+    async def _perform(self, job: ReadyJob, ctx: dict[Any, Any]) -> FinishedRun:
         task = self.tasks[job.job_id]
         start_ms = timestamp_ms()
         try:
             if self.on_job_start:
                 await self._begin(job, ctx)
                 start_ms = timestamp_ms()
-            reports.job_starts(job, start_ms)
+            log_lines.job_starts(job, start_ms)
             self.job_tasks[job.job_id] = task
             async with asyncio.timeout(self._timeout_of(job)):
-                verdict: Verdict = Completed(
+                outcome: RunOutcome = Completed(
                     await job.function.coroutine(ctx, *job.args, **job.kwargs)
                 )
-        except (Exception, asyncio.CancelledError, SystemExit) as error:  # noqa: BLE001 - `judge`
-            verdict = judge(
+        except (Exception, asyncio.CancelledError, SystemExit) as error:  # noqa: BLE001 - outcome_of
+            outcome = outcome_of(
                 error,
                 retry_jobs=self.retry_jobs,
                 aborting=job.job_id in self.aborting_tasks,
@@ -155,9 +154,9 @@ class JobRunner(arq_worker.Worker, ABC):
         finally:
             self.job_tasks.pop(job.job_id, None)
             self.aborting_tasks.discard(job.job_id)
-        return Ending(verdict, start_ms, timestamp_ms())
+        return FinishedRun(outcome, start_ms, timestamp_ms())
 
-    async def _begin(self, job: OpenJob, ctx: dict[Any, Any]) -> None:
+    async def _begin(self, job: ReadyJob, ctx: dict[Any, Any]) -> None:
         """Call `on_job_start`; where it fails the job must not run, and nothing has happened."""
         try:
             await self.on_job_start(ctx)  # type: ignore[misc]
@@ -169,7 +168,7 @@ class JobRunner(arq_worker.Worker, ABC):
                 raise
             raise Retry(HOOK_RETRY_S) from error
 
-    def _timeout_of(self, job: OpenJob) -> float | None:
+    def _timeout_of(self, job: ReadyJob) -> float | None:
         own = job.function.timeout_s
         return self.job_timeout_s if own is None else own
 
@@ -184,56 +183,56 @@ class JobRunner(arq_worker.Worker, ABC):
         except (Exception, asyncio.CancelledError):
             logger.exception("%s failed after job %s", hook.__qualname__, ctx["job_id"])
 
-    def _tell(self, claim: Claim, job: OpenJob, ending: Ending) -> None:
+    def _tell(self, claim: Claim, job: ReadyJob, run: FinishedRun) -> None:
         """Count the run, and log it."""
         claim.counted = True
-        match ending.verdict:
+        match run.outcome:
             case Completed():
                 self.jobs_complete += 1
             case Failed() | Aborted():
                 self.jobs_failed += 1
             case _:
                 self.jobs_retried += 1
-        run_ms = ending.finish_ms - ending.start_ms
-        reports.job_ends(job, ending.verdict, run_ms, log_result=self.log_results)
+        run_ms = run.finish_ms - run.start_ms
+        log_lines.job_ends(job, run.outcome, run_ms, log_result=self.log_results)
 
     # What is written down
 
-    def _finish_of(self, claim: Claim, job: OpenJob, ending: Ending) -> Finish:
-        """Turn a verdict into what Redis is told."""
+    def _completion_of(self, claim: Claim, job: ReadyJob, run: FinishedRun) -> Completion:
+        """Turn an outcome into what Redis is told."""
         keep_ms = _cron_keep_ms() if job.is_cron else 0
-        match ending.verdict:
+        match run.outcome:
             case RetryLater(defer_ms) if defer_ms:
                 due_ms = timestamp_ms() + defer_ms
-                return Finish(job.job_id, claim.tries, "again", due_ms, keep_ms=keep_ms)
+                return Completion(job.job_id, claim.tries, "again", due_ms, keep_ms=keep_ms)
             case HandBack():
-                return Finish(job.job_id, claim.tries, "back", claim.score, keep_ms=keep_ms)
+                return Completion(job.job_id, claim.tries, "back", claim.score, keep_ms=keep_ms)
             case Completed(result):
-                value, ttl_ms = run_result(self, job, result, ending.times_ms, success=True)
+                value, ttl_ms = run_result(self, job, result, run.times_ms, success=True)
             case Failed(error) | Aborted(error):
-                value, ttl_ms = run_result(self, job, error, ending.times_ms, success=False)
+                value, ttl_ms = run_result(self, job, error, run.times_ms, success=False)
             case _:
-                return Finish(job.job_id, claim.tries, "again", claim.score, keep_ms=keep_ms)
-        return Finish(job.job_id, claim.tries, "done", value, ttl_ms, keep_ms)
+                return Completion(job.job_id, claim.tries, "again", claim.score, keep_ms=keep_ms)
+        return Completion(job.job_id, claim.tries, "done", value, ttl_ms, keep_ms)
 
-    async def _record(self, claim: Claim, finish: Finish) -> None:
-        """Hand the end to the finisher, and wait until Redis has it."""
+    async def _record(self, claim: Claim, completion: Completion) -> None:
+        """Hand the end to the completer, and wait until Redis has it."""
         claim.ended = claim.recording = True
-        recorded = self._finisher.add(finish)
+        recorded = self._completer.add(completion)
         if self.after_job_end is None:
             # The slot is free: the next claim may travel together with this record.
             self._free_slot(claim)
         try:
             await recorded
         except asyncio.CancelledError:
-            # The record is on its way whoever waits for it; `close` waits for the finisher.
+            # The record is on its way whoever waits for it; `close` waits for the completer.
             logger.debug("job %s: cancelled while its end was being recorded", claim.job_id)
         claim.recording = False
 
     async def _raise_tries(self, claim: Claim, job_try: int) -> None:
         """Let Redis count from where the client said (`_job_try`)."""
         key = retry_key_prefix + claim.job_id
-        await self.link.call(self.pool.setex(key, RETRY_TTL_S, str(job_try)))
+        await self.connection.call(self.pool.setex(key, RETRY_TTL_S, str(job_try)))
         claim.tries = job_try
 
     def _enough_to_record(self, ends: int) -> bool:
@@ -242,13 +241,13 @@ class JobRunner(arq_worker.Worker, ABC):
     # What is not run
 
     async def _refuse(self, claim: Claim, refusal: Refusal) -> None:
-        if refusal.reason == opening.UNKNOWN_FUNCTION and await self._put_back(claim, refusal):
+        if refusal.reason == decode.UNKNOWN_FUNCTION and await self._put_back(claim, refusal):
             return
-        reports.job_refused(claim.job_id, refusal)
+        log_lines.job_refused(claim.job_id, refusal)
         claim.counted = True
         self.jobs_failed += 1
         value, ttl_ms = refusal_result(self, claim, refusal)
-        await self._record(claim, Finish(claim.job_id, claim.tries, "done", value, ttl_ms))
+        await self._record(claim, Completion(claim.job_id, claim.tries, "done", value, ttl_ms))
 
     async def _put_back(self, claim: Claim, refusal: Refusal) -> bool:
         """Leave a job to a worker that knows its function; False when it has waited too long."""
@@ -260,7 +259,7 @@ class JobRunner(arq_worker.Worker, ABC):
         delay_ms = await self._script(PUT_BACK, (self.queue_name,), args)
         if delay_ms < 0:
             return False
-        reports.job_put_back(claim.job_id, refusal.name, delay_ms / 1000)
+        log_lines.job_put_back(claim.job_id, refusal.name, delay_ms / 1000)
         claim.counted = True
         if self.burst and claim.job_id not in self._passed_over:
             self.jobs_failed += 1
@@ -290,7 +289,7 @@ class JobRunner(arq_worker.Worker, ABC):
         """Let the next job in; the end of this one may still be on its way to Redis."""
 
     @abstractmethod
-    def _recorded(self, finishes: "list[Finish]") -> None:
+    def _recorded(self, completions: "list[Completion]") -> None:
         """Redis has these ends."""
 
     @abstractmethod

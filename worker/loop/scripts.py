@@ -26,7 +26,7 @@ _NAMES: Final = {
 
 
 RunScript = Callable[["Script", Sequence[str], Sequence[Any]], Awaitable[Any]]
-"""Runs a script on a worker's own Redis."""
+"""Runs a script on the worker's Redis: script, keys, arguments."""
 
 
 class Script:

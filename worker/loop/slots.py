@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 from arq.utils import timestamp_ms
 
 from .claims import Claim
-from .completer import BATCH_PATIENCE_S, Finish
-from .decode import OpenJob
-from .lease_watchdog import StandIn
+from .completer import BATCH_PATIENCE_S, Completion
+from .decode import ReadyJob
+from .lease_watchdog import LeaseWatchdog
 from .leases import LeaseKeeper
 from .pool import clone_pool, open_pool
 from .runner import JobRunner
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from arq.connections import ArqRedis, RedisSettings
 
-    from .outcomes import Verdict
+    from .outcomes import RunOutcome
 
 logger = logging.getLogger("arq.worker")
 
@@ -35,14 +35,14 @@ class JobSlots(JobRunner):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - arq's thirty options
         super().__init__(*args, **kwargs)
         # The loop may be blocked for as long as arq's own in-progress key would have lasted.
-        stand_in = StandIn(self._holdings, self.in_progress_timeout_s, self._second_client)
-        self._leases = LeaseKeeper(self._holdings, self._script, stand_in)
-        self.link.on_back.append(self._leases.renew_soon)
+        watchdog = LeaseWatchdog(self._claims, self.in_progress_timeout_s, self._second_client)
+        self._leases = LeaseKeeper(self._claims, self._script, watchdog)
+        self.connection.on_back.append(self._leases.renew_soon)
         self._stop = asyncio.Event()
         self._wake = asyncio.Event()
         # Set while this worker would take another job.
-        self._hungry = asyncio.Event()
-        self._hungry.set()
+        self._awaits_ring = asyncio.Event()
+        self._awaits_ring.set()
         self._refill: asyncio.TimerHandle | None = None
 
     def _open_pool(self, settings: "RedisSettings") -> "ArqRedis":
@@ -75,7 +75,7 @@ class JobSlots(JobRunner):
     def _start(self, claim: Claim) -> None:
         if self._shutting_down or self._stop.is_set():
             # The stop came while the claim was under way.
-            self._finisher.add(Finish(claim.job_id, claim.tries, "back", claim.score))
+            self._completer.add(Completion(claim.job_id, claim.tries, "back", claim.score))
             return
         earlier = self._held.get(claim.job_id)
         if earlier is not None:
@@ -90,7 +90,7 @@ class JobSlots(JobRunner):
         if earlier.ended:
             # It was put back, and its last hook still runs.
             due_ms = timestamp_ms() + MEETING_DELAY_MS
-            self._finisher.add(Finish(claim.job_id, claim.tries, "back", due_ms))
+            self._completer.add(Completion(claim.job_id, claim.tries, "back", due_ms))
             return
         # A flushed Redis was given the job again: the new lease is for the run there is, not for a
         # second one beside it.
@@ -106,11 +106,11 @@ class JobSlots(JobRunner):
         *,
         job_try: int = 1,
         enqueue_ms: int | None = None,
-    ) -> "asyncio.Task[Verdict]":
+    ) -> "asyncio.Task[RunOutcome]":
         """Run a job that did not come from Redis in a slot of this worker.
 
         It has the same hooks, context and timeout as any other; Redis is told nothing of it, so
-        what the verdict means is the caller's to carry out.
+        what the outcome means is the caller's to carry out.
 
         Raises:
             KeyError: no such function.
@@ -121,7 +121,7 @@ class JobSlots(JobRunner):
         now_ms = timestamp_ms()
         claim = Claim(job_id, None, job_try, now_ms, in_redis=False, owned=False)
         enqueued_ms = now_ms if enqueue_ms is None else enqueue_ms
-        job = OpenJob(
+        job = ReadyJob(
             job_id,
             function,
             self.functions[function],
@@ -136,7 +136,7 @@ class JobSlots(JobRunner):
         self.tasks[job_id] = task
         return task
 
-    async def _run_local(self, claim: Claim, job: OpenJob) -> "Verdict":
+    async def _run_local(self, claim: Claim, job: ReadyJob) -> "RunOutcome":
         try:
             return await self._carry_out(claim, job)
         finally:
@@ -147,7 +147,7 @@ class JobSlots(JobRunner):
         self._leases.start()
         self.job_counter += 1
         if not self.free_slots:
-            self._hungry.clear()
+            self._awaits_ring.clear()
 
     # Out
 
@@ -159,7 +159,7 @@ class JobSlots(JobRunner):
         if self._backlog:
             self._refill_soon()
         elif self._accepting:
-            self._hungry.set()
+            self._awaits_ring.set()
 
     def _refill_soon(self) -> None:
         """Claim again once it is worth a call; no ring is needed to know that more is due."""
@@ -172,12 +172,12 @@ class JobSlots(JobRunner):
         self._refill = None
         self._wake.set()
 
-    def _recorded(self, finishes: list[Finish]) -> None:
-        for finish in finishes:
-            claim = self._held.get(finish.job_id)
+    def _recorded(self, completions: list[Completion]) -> None:
+        for completion in completions:
+            claim = self._held.get(completion.job_id)
             if claim is not None:
                 claim.owned = False  # the lease is released: nothing to renew, nothing to lose
-            if finish.kind != "done":
+            if completion.kind != "done":
                 self._wake.set()  # it may be due at once, or sooner than what we rest for
 
     def _let_go(self, claim: Claim) -> None:

@@ -1,7 +1,7 @@
 """The worker: a drop-in `arq.worker.Worker` that claims in batches and outlives its servers.
 
 This file is what its owner calls: start, stop, and the seams for what stands around it. Finding
-jobs is `looping.py`, running one is `running.py`, what Redis does in each step is in `lua/`.
+jobs is `fetcher.py`, running one is `runner.py`, what Redis does in each step is in `lua/`.
 """
 
 import asyncio
@@ -54,8 +54,8 @@ class Worker(JobLoop):
 
     @property
     def redis_available(self) -> bool:
-        """Whether Redis answers; `link` has the rest: since when, and whom to tell."""
-        return self.link.available
+        """Whether Redis answers; `connection` has the rest: since when, and whom to tell."""
+        return self.connection.available
 
     # Start
 
@@ -69,7 +69,7 @@ class Worker(JobLoop):
         if self.on_startup:
             await self.on_startup(self.ctx)
         self._next_poll_at = 0.0
-        self._hungry.set()
+        self._awaits_ring.set()
         self._work_task = asyncio.get_running_loop().create_task(self._work())
         try:
             # A cancel asks the loop to stop rather than cutting it short: the answer to a claim
@@ -88,7 +88,7 @@ class Worker(JobLoop):
         settings = self.redis_settings
         for retries_left in range(settings.conn_retries if settings else 0, -1, -1):
             try:
-                await self.link.call(log_redis_info(self.pool, logger.info))
+                await self.connection.call(log_redis_info(self.pool, logger.info))
             except LOSS_ERRORS as error:
                 await self._miss(error, retries_left)
             else:
@@ -117,7 +117,7 @@ class Worker(JobLoop):
             self._hurry.set()
             return
         self._draining = True
-        self._hungry.clear()  # from now on, rings are for others
+        self._awaits_ring.clear()  # from now on, rings are for other workers
         super().handle_sig_wait_for_completion(signum)
 
     async def _sleep_until_tasks_complete(self) -> None:
@@ -173,12 +173,12 @@ class Worker(JobLoop):
     async def _settle(self) -> None:
         """Wait for the jobs that run, then for the record of those that ran."""
         await self._wait_for_jobs()
-        unrecorded = await self._finisher.drain(RECORD_PATIENCE_S)
+        unrecorded = await self._completer.drain(RECORD_PATIENCE_S)
         if unrecorded:
             logger.error(
                 "redis did not take the ends of %d jobs; they will be delivered again", unrecorded
             )
-        await self._finisher.stop()
+        await self._completer.stop()
         if self.tasks:
             # They waited for the record; what is left of them is the last hook.
             await asyncio.wait(self.tasks.values(), timeout=LAST_HOOK_PATIENCE_S)
@@ -196,4 +196,4 @@ class Worker(JobLoop):
 
     async def _take_down_health_key(self) -> None:
         with suppress(*LOSS_ERRORS):
-            await self.link.call(self.pool.delete(self.health_check_key))
+            await self.connection.call(self.pool.delete(self.health_check_key))

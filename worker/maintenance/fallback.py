@@ -43,7 +43,7 @@ class Fallback:
 
     async def step(self) -> float:
         """Fill the free slots from the record if Redis is away; return the pause in seconds."""
-        self._notice(lost=not self._worker.link.available)
+        self._notice(lost=not self._worker.connection.available)
         if not self._degraded:
             return LOOK_FOR_LOSS_EVERY_S
         started = await self.fill_slots()

@@ -5,7 +5,7 @@ from arq.connections import ArqRedis
 
 from worker.dev.servers import ValkeyServer
 
-from .kit import Fleet, Process
+from .kit import Fleet, WorkerProcess
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,7 @@ def processes(valkey, redis):
     started = []
 
     def start(**environment):
-        started.append(Process(valkey.port, **environment))
+        started.append(WorkerProcess(valkey.port, **environment))
         return started[-1]
 
     yield start

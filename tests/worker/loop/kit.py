@@ -1,4 +1,4 @@
-"""What the loop's tests share: waits with a deadline, jobs that can be held, workers to kill."""
+"""Shared by the loop's tests: waits with a deadline, jobs that block, workers to kill."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ NEVER_S = 3600.0
 JSON = {"job_serializer": lambda value: json.dumps(value).encode(), "job_deserializer": json.loads}
 
 
-class BriskWorker(Worker):
+class ShortLeaseWorker(Worker):
     """A worker whose leases are short, so that tests need not wait for long ones."""
 
     lease_s = 2.0
@@ -53,31 +53,33 @@ async def listening(redis, count):
     await eventually(blocked)
 
 
-class Gate:
-    """A job function that says when it runs, and ends when it is let through."""
+class BlockingJob:
+    """A job function that records its runs, and blocks until the test unblocks it."""
 
-    def __init__(self, name="gate"):
-        self.name = name
+    def __init__(self):
         self.runs = []
         self.running = 0
         self.peak = 0
         self.started = asyncio.Event()
-        self.open = asyncio.Event()
+        self._unblocked = asyncio.Event()
+
+    def unblock(self):
+        self._unblocked.set()
 
     @property
     def function(self):
-        async def gate(ctx, *args):
+        async def blocking(ctx, *args):
             self.runs.append((ctx["job_id"], ctx["job_try"]))
             self.running += 1
             self.peak = max(self.peak, self.running)
             self.started.set()
             try:
-                await self.open.wait()
+                await self._unblocked.wait()
             finally:
                 self.running -= 1
             return list(args)
 
-        return func(gate, name=self.name)
+        return func(blocking, name="blocking")
 
     async def wait_started(self, count=1):
         async def enough():
@@ -118,7 +120,7 @@ class Fleet:
                 await main
 
 
-class Process:
+class WorkerProcess:
     """A worker in a process of its own, for signals that end processes."""
 
     def __init__(self, port, **environment):

@@ -13,12 +13,12 @@ RUNS = "test:runs"
 OPEN = "test:open"
 
 
-class ShortLeases(Worker):
+class ShortLeaseWorker(Worker):
     lease_s = float(os.environ.get("LEASE_S", "2"))
 
 
 async def hold(ctx):
-    """Run until the test opens the gate."""
+    """Run until the test sets OPEN."""
     run = f"{ctx['job_id']} {os.getpid()} {ctx['job_try']}"
     await ctx["redis"].rpush(RUNS, run)
     while not await ctx["redis"].exists(OPEN):  # noqa: ASYNC110 - the signal comes through Redis
@@ -38,7 +38,7 @@ async def whoami(ctx):
 
 
 if __name__ == "__main__":
-    ShortLeases(
+    ShortLeaseWorker(
         [func(hold, name="hold", timeout=60), block, whoami],
         redis_settings=RedisSettings(port=int(os.environ["PORT"])),
         job_completion_wait=int(os.environ.get("WAIT_S", "0")),

@@ -7,17 +7,17 @@ from arq.worker import func
 
 from jobs._wire import Delivery, ring
 from worker.loop.claimer import Claimer
-from worker.loop.claims import Holdings
+from worker.loop.claims import Claims
 from worker.loop.fetcher import CLAIM_MAX
 
-from .kit import JSON, NEVER_S, Gate, eventually, listening, within_deadline
+from .kit import JSON, NEVER_S, BlockingJob, eventually, listening, within_deadline
 
 
 def claimer(name, lease_ms=60_000):
-    return Claimer(Holdings(name, "arq:queue", lease_ms / 1000), "arq:queue:bell")
+    return Claimer(Claims(name, "arq:queue", lease_ms / 1000), "arq:queue:bell")
 
 
-async def enqueue(redis, count, function="gate"):
+async def enqueue(redis, count, function="blocking"):
     return [await redis.enqueue_job(function, number) for number in range(count)]
 
 
@@ -95,67 +95,67 @@ async def test_slots_are_refilled_as_jobs_end_and_not_at_the_next_poll(redis, fl
 
 
 async def test_no_worker_runs_more_than_its_slots(redis, fleet):
-    gate = Gate()
+    blocking = BlockingJob()
     await enqueue(redis, 20)
-    worker = fleet.start(gate.function, max_jobs=3)
-    await gate.wait_started(3)
+    worker = fleet.start(blocking.function, max_jobs=3)
+    await blocking.wait_started(3)
     assert worker.free_slots == 0
-    gate.open.set()
-    await gate.wait_started(20)
-    assert gate.peak == 3
+    blocking.unblock()
+    await blocking.wait_started(20)
+    assert blocking.peak == 3
 
 
 async def test_three_workers_of_four_slots_run_twelve_jobs_at_once(redis, fleet):
-    gate = Gate()
+    blocking = BlockingJob()
     await enqueue(redis, 30)
     for _ in range(3):
-        fleet.start(gate.function, max_jobs=4, queue_read_limit=4)
-    await gate.wait_started(12)
-    assert gate.running == 12
-    gate.open.set()
-    await gate.wait_started(30)
+        fleet.start(blocking.function, max_jobs=4, queue_read_limit=4)
+    await blocking.wait_started(12)
+    assert blocking.running == 12
+    blocking.unblock()
+    await blocking.wait_started(30)
 
 
 async def test_a_ring_wakes_an_idle_worker_that_does_not_poll(redis, fleet):
-    gate = Gate()
-    gate.open.set()
-    fleet.start(gate.function, poll_delay=NEVER_S, **JSON)
+    blocking = BlockingJob()
+    blocking.unblock()
+    fleet.start(blocking.function, poll_delay=NEVER_S, **JSON)
     await listening(redis, 1)
     for number in range(3):
-        await ring(redis, [Delivery(f"job-{number}", "gate")])
-        await gate.wait_started(number + 1)
+        await ring(redis, [Delivery(f"job-{number}", "blocking")])
+        await blocking.wait_started(number + 1)
 
 
 async def test_a_bulk_of_jobs_and_one_ring_wake_as_many_workers_as_are_needed(redis, fleet):
-    gate = Gate()
+    blocking = BlockingJob()
     for _ in range(3):
-        fleet.start(gate.function, max_jobs=4, poll_delay=NEVER_S, **JSON)
+        fleet.start(blocking.function, max_jobs=4, poll_delay=NEVER_S, **JSON)
     await listening(redis, 3)
-    await ring(redis, [Delivery(f"job-{number}", "gate") for number in range(12)])
-    await gate.wait_started(12)
-    assert gate.running == 12
+    await ring(redis, [Delivery(f"job-{number}", "blocking") for number in range(12)])
+    await blocking.wait_started(12)
+    assert blocking.running == 12
 
 
 async def test_a_ring_that_nobody_hears_is_heard_by_the_next_worker_that_is_free(redis, fleet):
-    gate = Gate()
-    fleet.start(gate.function, max_jobs=1, poll_delay=NEVER_S, **JSON)
+    blocking = BlockingJob()
+    fleet.start(blocking.function, max_jobs=1, poll_delay=NEVER_S, **JSON)
     await listening(redis, 1)
-    await ring(redis, [Delivery("first", "gate")])
-    await gate.wait_started(1)
-    await ring(redis, [Delivery("second", "gate")])
-    gate.open.set()
-    await gate.wait_started(2)
+    await ring(redis, [Delivery("first", "blocking")])
+    await blocking.wait_started(1)
+    await ring(redis, [Delivery("second", "blocking")])
+    blocking.unblock()
+    await blocking.wait_started(2)
 
 
 async def test_the_bell_is_bounded_and_silent_once_nothing_is_due(redis, fleet):
-    deliveries = [Delivery(f"job-{number}", "gate") for number in range(20)]
+    deliveries = [Delivery(f"job-{number}", "blocking") for number in range(20)]
     for delivery in deliveries:
         await ring(redis, [delivery])
     assert await redis.zcard("arq:queue:bell") == 1
-    gate = Gate()
-    gate.open.set()
-    fleet.start(gate.function, **JSON)
-    await gate.wait_started(20)
+    blocking = BlockingJob()
+    blocking.unblock()
+    fleet.start(blocking.function, **JSON)
+    await blocking.wait_started(20)
 
     async def silent():
         return not await redis.exists("arq:queue:bell")
@@ -164,10 +164,10 @@ async def test_the_bell_is_bounded_and_silent_once_nothing_is_due(redis, fleet):
 
 
 async def test_a_client_that_only_enqueues_is_served_by_the_poll(redis, fleet):
-    gate = Gate()
-    gate.open.set()
-    fleet.start(gate.function, poll_delay=0.05)
-    job = await redis.enqueue_job("gate")
+    blocking = BlockingJob()
+    blocking.unblock()
+    fleet.start(blocking.function, poll_delay=0.05)
+    job = await redis.enqueue_job("blocking")
     await job.result(timeout=30, poll_delay=0.01)
 
 
@@ -183,6 +183,6 @@ async def test_max_burst_jobs_is_exact(redis, fleet):
 
 
 async def test_one_claim_is_bounded_whatever_the_slots(redis, fleet):
-    gate = Gate()
-    worker = fleet.make(gate.function, max_jobs=10 * CLAIM_MAX)
+    blocking = BlockingJob()
+    worker = fleet.make(blocking.function, max_jobs=10 * CLAIM_MAX)
     assert worker._wanted() == CLAIM_MAX

@@ -8,9 +8,9 @@ from arq.jobs import Job
 from arq.utils import timestamp_ms
 from arq.worker import FailedJobs, JobExecutionFailed, Retry, func
 
-from worker.loop import runner as running
+from worker.loop import runner
 
-from .kit import Gate, eventually, within_deadline
+from .kit import BlockingJob, eventually, within_deadline
 
 
 async def fine(ctx):
@@ -37,7 +37,7 @@ async def test_a_hook_that_fails_after_a_job_changes_nothing(redis, fleet, caplo
 async def test_a_job_whose_start_hook_fails_has_not_run_and_is_tried_again(
     redis, fleet, caplog, monkeypatch
 ):
-    monkeypatch.setattr(running, "HOOK_RETRY_S", 0.01)
+    monkeypatch.setattr(runner, "HOOK_RETRY_S", 0.01)
     ran = []
 
     async def start_hook(ctx):
@@ -57,7 +57,7 @@ async def test_a_job_whose_start_hook_fails_has_not_run_and_is_tried_again(
 async def test_a_start_hook_that_always_fails_ends_the_job_after_its_tries(
     redis, fleet, monkeypatch
 ):
-    monkeypatch.setattr(running, "HOOK_RETRY_S", 0.01)
+    monkeypatch.setattr(runner, "HOOK_RETRY_S", 0.01)
     job = await redis.enqueue_job("fine")
     worker = fleet.make(FINE, burst=True, on_job_start=broken_hook, max_tries=2)
     await worker.main()
@@ -84,7 +84,7 @@ async def test_an_unknown_function_is_put_back_for_a_worker_that_knows_it(redis,
 
 async def test_a_job_that_no_worker_knows_for_a_day_ends_as_failed(redis, fleet, caplog):
     job = await redis.enqueue_job("newer", 1, _job_id="a")
-    day_ms = running.UNKNOWN_AGE_MAX_MS
+    day_ms = runner.UNKNOWN_AGE_MAX_MS
     await redis.set("arq:unknown:a", timestamp_ms() - day_ms)
     fleet.start(FINE)
     with pytest.raises(JobExecutionFailed, match="function 'newer' not found"):
@@ -140,10 +140,10 @@ async def test_old_aborts_of_jobs_that_are_gone_are_forgotten_and_others_are_not
 
 
 async def test_a_running_job_is_aborted(redis, fleet):
-    gate = Gate()
-    job = await redis.enqueue_job("gate")
-    worker = fleet.start(gate.function, allow_abort_jobs=True, poll_delay=0.02)
-    await gate.wait_started()
+    blocking = BlockingJob()
+    job = await redis.enqueue_job("blocking")
+    worker = fleet.start(blocking.function, allow_abort_jobs=True, poll_delay=0.02)
+    await blocking.wait_started()
     assert await job.abort(timeout=30, poll_delay=0.02) is True
     assert worker.jobs_failed == 1
     assert await redis.zcard("arq:queue") == 0
@@ -161,17 +161,17 @@ async def test_a_queued_job_is_aborted_before_it_starts(redis, fleet):
 
 
 async def test_an_abort_of_a_running_job_of_another_life_is_ignored(redis, fleet):
-    gate = Gate()
-    job = await redis.enqueue_job("gate", 1, _job_id="a")
-    fleet.start(gate.function, allow_abort_jobs=True, poll_delay=0.02)
-    await gate.wait_started()
+    blocking = BlockingJob()
+    job = await redis.enqueue_job("blocking", 1, _job_id="a")
+    fleet.start(blocking.function, allow_abort_jobs=True, poll_delay=0.02)
+    await blocking.wait_started()
     await redis.zadd("arq:abort", {"a": timestamp_ms() - 10_000})
 
     async def answered():
         return not await redis.exists("arq:abort")
 
     await eventually(answered)
-    gate.open.set()
+    blocking.unblock()
     assert await job.result(timeout=30, poll_delay=0.02) == [1]
 
 
@@ -191,21 +191,21 @@ async def test_a_result_whose_repr_fails_does_not_fail_the_job(redis, fleet, cap
 
 
 async def test_a_job_of_one_hour_does_not_stretch_the_lease_of_others(redis, fleet):
-    gate = Gate()
-    await redis.enqueue_job("gate", _job_id="a")
-    worker = fleet.start(gate.function, func(fine, name="slow", timeout=3600))
-    await gate.wait_started()
+    blocking = BlockingJob()
+    await redis.enqueue_job("blocking", _job_id="a")
+    worker = fleet.start(blocking.function, func(fine, name="slow", timeout=3600))
+    await blocking.wait_started()
     assert await redis.pttl("arq:in-progress:a") <= worker.lease_s * 1000
 
 
 async def test_a_timeout_ends_a_job_and_frees_its_slot(redis, fleet):
-    gate = Gate()
-    job = await redis.enqueue_job("gate")
-    worker = fleet.start(gate.function, job_timeout=0.05, max_jobs=1)
+    blocking = BlockingJob()
+    job = await redis.enqueue_job("blocking")
+    worker = fleet.start(blocking.function, job_timeout=0.05, max_jobs=1)
     with pytest.raises(TimeoutError):
         await job.result(timeout=30, poll_delay=0.02)
     assert worker.free_slots == 1
-    assert gate.running == 0
+    assert blocking.running == 0
 
 
 async def test_a_fault_of_the_loop_itself_leaves_the_job_to_be_delivered_again(

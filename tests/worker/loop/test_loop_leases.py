@@ -6,12 +6,12 @@ import signal
 
 from worker.loop import Worker
 from worker.loop.claimer import Claimer
-from worker.loop.claims import Holdings
-from worker.loop.completer import Finish, Finisher
-from worker.loop.lease_watchdog import StandIn
+from worker.loop.claims import Claims
+from worker.loop.completer import Completer, Completion
+from worker.loop.lease_watchdog import LeaseWatchdog
 from worker.loop.leases import LeaseKeeper
 
-from .kit import BriskWorker, Gate, eventually
+from .kit import BlockingJob, ShortLeaseWorker, eventually
 from .program import OPEN, RUNS
 
 
@@ -45,19 +45,19 @@ async def test_a_job_that_outlives_many_leases_runs_once(redis, fleet):
     class Brief(Worker):
         lease_s = 0.4
 
-    gate = Gate()
-    await redis.enqueue_job("gate", _job_id="a")
+    blocking = BlockingJob()
+    await redis.enqueue_job("blocking", _job_id="a")
     for _ in range(2):
-        fleet.start(gate.function, cls=Brief, poll_delay=0.02)
-    await gate.wait_started()
+        fleet.start(blocking.function, cls=Brief, poll_delay=0.02)
+    await blocking.wait_started()
     claimed_until = await redis.zscore("arq:queue", "a")
 
     async def three_leases_later():
         return await redis.zscore("arq:queue", "a") > claimed_until + 3 * 400
 
     await eventually(three_leases_later)
-    assert gate.runs == [("a", 1)]
-    gate.open.set()
+    assert blocking.runs == [("a", 1)]
+    blocking.unblock()
 
 
 async def test_a_frozen_worker_that_lost_its_lease_leaves_the_new_owners_alone(redis, processes):
@@ -83,16 +83,16 @@ async def test_a_frozen_worker_that_lost_its_lease_leaves_the_new_owners_alone(r
 
 
 async def test_a_worker_that_lost_a_lease_says_so_and_lets_the_job_go_on(redis, fleet, caplog):
-    gate = Gate()
-    await redis.enqueue_job("gate", _job_id="a")
-    worker = fleet.start(gate.function, cls=BriskWorker)
-    await gate.wait_started()
+    blocking = BlockingJob()
+    await redis.enqueue_job("blocking", _job_id="a")
+    worker = fleet.start(blocking.function, cls=ShortLeaseWorker)
+    await blocking.wait_started()
     await redis.set("arq:in-progress:a", b"somebody else")
     with caplog.at_level(logging.WARNING):
         await worker._leases.step()
     assert "job a: lease lost" in caplog.text
-    assert gate.running == 1
-    gate.open.set()
+    assert blocking.running == 1
+    blocking.unblock()
 
     async def ended():
         return worker.jobs_complete == 1 and not worker.tasks
@@ -100,36 +100,36 @@ async def test_a_worker_that_lost_a_lease_says_so_and_lets_the_job_go_on(redis, 
     await eventually(ended)
     assert await redis.get("arq:in-progress:a") == b"somebody else"
     assert await redis.exists("arq:job:a")
-    assert "somebody else holds it" in caplog.text
+    assert "another worker holds it" in caplog.text
 
 
 async def test_a_lease_that_lapsed_unclaimed_is_taken_back(redis, fleet):
-    gate = Gate()
-    await redis.enqueue_job("gate", _job_id="a")
-    worker = fleet.start(gate.function)
-    await gate.wait_started()
+    blocking = BlockingJob()
+    await redis.enqueue_job("blocking", _job_id="a")
+    worker = fleet.start(blocking.function)
+    await blocking.wait_started()
     await redis.delete("arq:in-progress:a")
     await worker._leases.step()
     assert await redis.get("arq:in-progress:a") == worker.worker_id.encode()
-    gate.open.set()
+    blocking.unblock()
 
 
-class Stale:
+class StaleWorker:
     """A worker that claimed a job, lost it, and now reports how it ended."""
 
     def __init__(self, redis, name="stale"):
         self._redis = redis
-        self._finisher = Finisher(Holdings(name, "arq:queue", 60), self._run, lambda _: None)
+        self._completer = Completer(Claims(name, "arq:queue", 60), self._run, lambda _: None)
 
     async def _run(self, script, keys, args):
         return await script(self._redis, keys, args)
 
     async def report(self, kind, value, tries=1):
-        await self._finisher.add(Finish("a", tries, kind, value))
+        await self._completer.add(Completion("a", tries, kind, value))
 
 
 async def claim(redis, name, lease_ms=60_000):
-    claimer = Claimer(Holdings(name, "arq:queue", lease_ms / 1000), "arq:queue:bell")
+    claimer = Claimer(Claims(name, "arq:queue", lease_ms / 1000), "arq:queue:bell")
 
     async def claimed():
         return (await claimer.claim(redis, 1, aborts=False)).claims
@@ -142,7 +142,7 @@ async def test_a_stale_worker_can_neither_finish_nor_move_a_job_that_was_claimed
     await claim(redis, "stale", lease_ms=10)
     await claim(redis, "owner")
     score = await redis.zscore("arq:queue", "a")
-    stale = Stale(redis)
+    stale = StaleWorker(redis)
     for kind, value in (("done", b"result"), ("again", 1), ("back", 1)):
         await stale.report(kind, value)
     assert await redis.zscore("arq:queue", "a") == score
@@ -156,7 +156,7 @@ async def test_a_stale_worker_cannot_touch_a_job_that_waits_for_its_next_try(red
     await claim(redis, "stale", lease_ms=10)
     await claim(redis, "owner", lease_ms=10)
     await redis.delete("arq:in-progress:a")
-    await Stale(redis).report("done", b"result")
+    await StaleWorker(redis).report("done", b"result")
     assert await redis.exists("arq:job:a")
     assert not await redis.exists("arq:result:a")
 
@@ -164,8 +164,8 @@ async def test_a_stale_worker_cannot_touch_a_job_that_waits_for_its_next_try(red
 async def test_an_end_that_is_reported_twice_counts_once(redis):
     await redis.enqueue_job("f", _job_id="a")
     await claim(redis, "stale")
-    await Stale(redis).report("back", 1)
-    await Stale(redis).report("back", 1)
+    await StaleWorker(redis).report("back", 1)
+    await StaleWorker(redis).report("back", 1)
     assert not await redis.exists("arq:retry:a")
     (again,) = await claim(redis, "owner")
     assert again.tries == 1
@@ -173,7 +173,7 @@ async def test_an_end_that_is_reported_twice_counts_once(redis):
 
 async def test_after_a_flush_a_result_is_still_delivered_but_never_replaced(redis):
     await redis.set("arq:result:b", b"other")
-    stale = Stale(redis)
+    stale = StaleWorker(redis)
     await stale.report("done", b"result")
     assert await redis.get("arq:result:a") == b"result"
     await stale.report("done", b"later")
@@ -181,20 +181,20 @@ async def test_after_a_flush_a_result_is_still_delivered_but_never_replaced(redi
 
 
 async def test_a_job_delivered_again_while_it_runs_here_runs_once(redis, fleet):
-    gate = Gate()
-    await redis.enqueue_job("gate", _job_id="a")
-    worker = fleet.start(gate.function, poll_delay=0.02)
-    await gate.wait_started()
+    blocking = BlockingJob()
+    await redis.enqueue_job("blocking", _job_id="a")
+    worker = fleet.start(blocking.function, poll_delay=0.02)
+    await blocking.wait_started()
     await redis.flushall()
-    job = await redis.enqueue_job("gate", _job_id="a")
+    job = await redis.enqueue_job("blocking", _job_id="a")
 
     async def leased_again():
         return await redis.get("arq:in-progress:a") == worker.worker_id.encode()
 
     await eventually(leased_again)
-    gate.open.set()
+    blocking.unblock()
     await job.result(timeout=30, poll_delay=0.02)
-    assert gate.runs == [("a", 1)]
+    assert blocking.runs == [("a", 1)]
     await asyncio.gather(*worker.tasks.values())
     assert await redis.zcard("arq:queue") == 0
 
@@ -214,10 +214,10 @@ async def test_a_job_that_blocks_the_event_loop_for_longer_than_a_lease_keeps_it
 async def test_a_release_that_overtakes_a_renewal_stays_a_release(redis):
     await redis.enqueue_job("f", _job_id="a")
     (claimed,) = await claim(redis, "me")
-    await Stale(redis, "me").report("again", 1)
-    holdings = Holdings("me", "arq:queue", 60, {"a": claimed})
+    await StaleWorker(redis, "me").report("again", 1)
+    claims = Claims("me", "arq:queue", 60, {"a": claimed})
     keeper = LeaseKeeper(
-        holdings, lambda *call: call[0](redis, *call[1:]), StandIn(holdings, 60, lambda: None)
+        claims, lambda *call: call[0](redis, *call[1:]), LeaseWatchdog(claims, 60, lambda: None)
     )
     claimed.ended = True
     await keeper.step()

@@ -10,9 +10,9 @@ import pytest
 from arq.jobs import Job
 from redis.exceptions import RedisError
 
-from worker.loop import fetcher as looping
+from worker.loop import fetcher
 
-from .kit import BriskWorker, Gate, eventually, within_deadline
+from .kit import BlockingJob, ShortLeaseWorker, eventually, within_deadline
 
 
 async def lost(worker):
@@ -23,33 +23,33 @@ async def lost(worker):
 
 
 async def regained(worker):
-    await within_deadline(worker.link.back.wait())
+    await within_deadline(worker.connection.back.wait())
 
 
 async def test_a_restart_in_the_middle_of_a_job_costs_neither_the_worker_nor_the_job(
     lasting, connect, fleet_on
 ):
     redis = connect(lasting)
-    gate = Gate()
-    held = await redis.enqueue_job("gate", 1)
-    worker = fleet_on(lasting).start(gate.function, poll_delay=0.05)
-    await gate.wait_started()
+    blocking = BlockingJob()
+    held = await redis.enqueue_job("blocking", 1)
+    worker = fleet_on(lasting).start(blocking.function, poll_delay=0.05)
+    await blocking.wait_started()
     await asyncio.to_thread(lasting.stop)
     await lost(worker)
-    gate.open.set()  # the job ends while nobody can be told
+    blocking.unblock()  # the job ends while nobody can be told
     await asyncio.to_thread(lasting.start)
     assert await held.result(timeout=30, poll_delay=0.02) == [1]
-    later = await redis.enqueue_job("gate", 2)
+    later = await redis.enqueue_job("blocking", 2)
     assert await later.result(timeout=30, poll_delay=0.02) == [2]
-    assert len(gate.runs) == 2
+    assert len(blocking.runs) == 2
     assert worker.redis_available
 
 
 async def test_a_silent_redis_is_noticed_and_its_return_too(fragile, connect, fleet_on):
     redis = connect(fragile)
-    gate = Gate()
-    gate.open.set()
-    worker = fleet_on(fragile).start(gate.function, poll_delay=0.05)
+    blocking = BlockingJob()
+    blocking.unblock()
+    worker = fleet_on(fragile).start(blocking.function, poll_delay=0.05)
     assert await _runs(redis, 1) == [1]
     fragile.pause()
     try:
@@ -64,9 +64,9 @@ async def test_a_claim_whose_answer_was_lost_costs_no_try_and_no_lease(
     fragile, connect, fleet_on, monkeypatch
 ):
     redis = connect(fragile)
-    gate = Gate()
-    gate.open.set()
-    worker = fleet_on(fragile).start(gate.function, poll_delay=0.05, max_tries=1)
+    blocking = BlockingJob()
+    blocking.unblock()
+    worker = fleet_on(fragile).start(blocking.function, poll_delay=0.05, max_tries=1)
     assert await _runs(redis, 1) == [1]
 
     async def claim_and_lose_the_answer(*args, **kwargs):
@@ -78,21 +78,21 @@ async def test_a_claim_whose_answer_was_lost_costs_no_try_and_no_lease(
 
     claim = worker._claimer.claim
     monkeypatch.setattr(worker._claimer, "claim", claim_and_lose_the_answer)
-    job = await redis.enqueue_job("gate", 2)
+    job = await redis.enqueue_job("blocking", 2)
     assert await job.result(timeout=30, poll_delay=0.02) == [2]
     assert (await job.result_info()).job_try == 1
 
 
 async def test_a_flush_in_the_middle_of_a_job_does_not_end_the_worker(redis, fleet):
-    gate = Gate()
-    await redis.enqueue_job("gate", 1, _job_id="a")
-    worker = fleet.start(gate.function, cls=BriskWorker, poll_delay=0.05)
-    await gate.wait_started()
+    blocking = BlockingJob()
+    await redis.enqueue_job("blocking", 1, _job_id="a")
+    worker = fleet.start(blocking.function, cls=ShortLeaseWorker, poll_delay=0.05)
+    await blocking.wait_started()
     await redis.flushall()
     await redis.script_flush()
     await worker._leases.step()
-    gate.open.set()
-    later = await redis.enqueue_job("gate", 2)
+    blocking.unblock()
+    later = await redis.enqueue_job("blocking", 2)
     assert await later.result(timeout=30, poll_delay=0.02) == [2]
     assert worker.jobs_complete == 2
 
@@ -107,55 +107,55 @@ async def test_a_worker_starts_without_redis_and_works_when_it_comes(fragile, co
         assert ctx["redis"] is not None
         started.set()
 
-    gate = Gate()
-    gate.open.set()
-    worker = fleet.start(gate.function, on_startup=on_startup, poll_delay=0.05)
+    blocking = BlockingJob()
+    blocking.unblock()
+    worker = fleet.start(blocking.function, on_startup=on_startup, poll_delay=0.05)
     await within_deadline(started.wait())
     assert not worker.redis_available
-    assert worker.link.lost_at is not None
+    assert worker.connection.lost_at is not None
     await asyncio.to_thread(fragile.start)
     await regained(worker)
     assert await _runs(redis, 1) == [1]
-    assert worker.link.lost_at is None
+    assert worker.connection.lost_at is None
 
 
 async def test_a_burst_run_without_redis_fails(fragile, fleet_on, monkeypatch):
     fleet = fleet_on(fragile)
     await asyncio.to_thread(fragile.stop)
-    worker = fleet.make(Gate().function, burst=True)
+    worker = fleet.make(BlockingJob().function, burst=True)
     with pytest.raises((RedisError, OSError)):
         await worker.main()
 
 
 async def test_a_burst_run_gives_up_on_a_redis_that_stays_away(fragile, fleet_on, monkeypatch):
-    monkeypatch.setattr(looping, "BURST_OUTAGE_MAX_S", 0.2)
+    monkeypatch.setattr(fetcher, "BURST_OUTAGE_MAX_S", 0.2)
 
     async def stop_redis(ctx):
         await asyncio.to_thread(fragile.stop)
 
     fleet = fleet_on(fragile)
-    worker = fleet.make(Gate().function, burst=True, on_startup=stop_redis)
+    worker = fleet.make(BlockingJob().function, burst=True, on_startup=stop_redis)
     with pytest.raises((RedisError, OSError)):
         await within_deadline(worker.main())
 
 
 async def test_the_return_of_redis_is_noticed_while_every_slot_is_taken_by_local_jobs(redis, fleet):
-    gate = Gate()
-    worker = fleet.start(gate.function, max_jobs=2, poll_delay=0.02)
-    local = [worker.run_local(job_id, "gate") for job_id in ("a", "b")]
-    await gate.wait_started(2)
-    worker.link.lose(ConnectionError("noticed by whoever spoke to redis last"))
+    blocking = BlockingJob()
+    worker = fleet.start(blocking.function, max_jobs=2, poll_delay=0.02)
+    local = [worker.run_local(job_id, "blocking") for job_id in ("a", "b")]
+    await blocking.wait_started(2)
+    worker.connection.lose(ConnectionError("noticed by whoever spoke to redis last"))
     await regained(worker)
-    gate.open.set()
+    blocking.unblock()
     await within_deadline(asyncio.gather(*local))
 
 
 async def test_whoever_asks_is_told_when_redis_goes_and_comes(fragile, fleet_on, caplog):
     told = []
-    worker = fleet_on(fragile).make(Gate().function, poll_delay=0.05)
-    worker.link.on_lost.append(lambda: 1 / 0)  # a subscriber's error is its own
-    worker.link.on_lost.append(lambda: told.append("lost"))
-    worker.link.on_back.append(lambda: told.append("back"))
+    worker = fleet_on(fragile).make(BlockingJob().function, poll_delay=0.05)
+    worker.connection.on_lost.append(lambda: 1 / 0)  # a subscriber's error is its own
+    worker.connection.on_lost.append(lambda: told.append("lost"))
+    worker.connection.on_back.append(lambda: told.append("back"))
     main = asyncio.ensure_future(worker.main())
     await eventually(_polled(worker))
     with caplog.at_level(logging.WARNING):
@@ -172,10 +172,10 @@ async def test_whoever_asks_is_told_when_redis_goes_and_comes(fragile, fleet_on,
 
 async def test_a_shutdown_without_redis_still_ends(fragile, connect, fleet_on, caplog, monkeypatch):
     monkeypatch.setattr("worker.loop.worker.RECORD_PATIENCE_S", 0.2)
-    gate = Gate()
-    await connect(fragile).enqueue_job("gate")
-    worker = fleet_on(fragile).start(gate.function, poll_delay=0.05)
-    await gate.wait_started()
+    blocking = BlockingJob()
+    await connect(fragile).enqueue_job("blocking")
+    worker = fleet_on(fragile).start(blocking.function, poll_delay=0.05)
+    await blocking.wait_started()
     await asyncio.to_thread(fragile.stop)
     await lost(worker)
     with caplog.at_level(logging.ERROR):
@@ -184,9 +184,9 @@ async def test_a_shutdown_without_redis_still_ends(fragile, connect, fleet_on, c
 
 
 async def test_a_worker_process_lives_through_an_outage(fragile, connect, tmp_path):
-    from .kit import Process
+    from .kit import WorkerProcess
 
-    process = Process(fragile.port, POLL_S="0.05")
+    process = WorkerProcess(fragile.port, POLL_S="0.05")
     try:
         redis = connect(fragile)
         await _processed(redis, "before", process.pid)
@@ -210,7 +210,7 @@ async def _processed(redis, job_id, pid):
 
 
 async def _runs(redis, value):
-    job = await redis.enqueue_job("gate", value)
+    job = await redis.enqueue_job("blocking", value)
     return await job.result(timeout=30, poll_delay=0.02)
 
 

@@ -16,7 +16,7 @@ from arq.worker import Retry, func
 
 from worker.loop import Worker
 
-from .kit import NEVER_S, ROOT, Gate, eventually, listening, within_deadline
+from .kit import NEVER_S, ROOT, BlockingJob, eventually, listening, within_deadline
 
 
 async def double(ctx, number):
@@ -37,17 +37,17 @@ async def test_every_default_that_a_caller_can_see_is_arqs():
 
 
 async def test_an_arq_client_follows_a_job_from_queue_to_result(redis, fleet):
-    gate = Gate("gate")
-    job = await redis.enqueue_job("gate", 1, _job_id="a")
+    blocking = BlockingJob()
+    job = await redis.enqueue_job("blocking", 1, _job_id="a")
     assert await job.status() == JobStatus.queued
-    fleet.start(gate.function)
-    await gate.wait_started()
+    fleet.start(blocking.function)
+    await blocking.wait_started()
     assert await job.status() == JobStatus.in_progress
-    gate.open.set()
+    blocking.unblock()
     assert await job.result(timeout=30, poll_delay=0.01) == [1]
     assert await job.status() == JobStatus.complete
     info = await job.result_info()
-    assert (info.function, info.args, info.job_try, info.success) == ("gate", (1,), 1, True)
+    assert (info.function, info.args, info.job_try, info.success) == ("blocking", (1,), 1, True)
 
 
 async def test_a_deferred_job_is_deferred_and_then_runs_without_a_poll(redis, fleet):

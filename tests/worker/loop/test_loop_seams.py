@@ -5,11 +5,11 @@ import asyncio
 import pytest
 from arq.worker import Retry, func
 
-from worker.loop.claims import Holdings
-from worker.loop.completer import BATCH_MAX, Finish, Finisher
+from worker.loop.claims import Claims
+from worker.loop.completer import BATCH_MAX, Completer, Completion
 from worker.loop.outcomes import Completed, Failed, RetryLater
 
-from .kit import Gate, within_deadline
+from .kit import BlockingJob, within_deadline
 
 
 async def double(ctx, number):
@@ -24,21 +24,21 @@ async def test_a_local_job_has_the_same_context_and_hooks_and_leaves_nothing_in_
 
     hooks = dict.fromkeys(("on_job_start", "on_job_end", "after_job_end"), hook)
     worker = fleet.make(func(double, name="double"), **hooks)
-    verdict = await within_deadline(worker.run_local("a", "double", [4], job_try=2))
-    assert verdict == Completed(8)
+    outcome = await within_deadline(worker.run_local("a", "double", [4], job_try=2))
+    assert outcome == Completed(8)
     assert seen == [("a", 2)] * 3
     assert worker.jobs_complete == 1
     assert await redis.keys("*") == []
 
 
 async def test_a_local_job_takes_a_slot(redis, fleet):
-    gate = Gate()
-    worker = fleet.make(gate.function, max_jobs=1)
-    local = worker.run_local("a", "gate")
+    blocking = BlockingJob()
+    worker = fleet.make(blocking.function, max_jobs=1)
+    local = worker.run_local("a", "blocking")
     assert worker.free_slots == 0
     with pytest.raises(ValueError, match="no slot is free"):
-        worker.run_local("b", "gate")
-    gate.open.set()
+        worker.run_local("b", "blocking")
+    blocking.unblock()
     await within_deadline(local)
     assert worker.free_slots == 1
 
@@ -58,18 +58,18 @@ async def test_what_a_local_job_asks_for_is_the_callers_to_do(redis, fleet):
 
 
 async def test_a_local_job_that_redis_delivers_meanwhile_runs_once_and_is_recorded(redis, fleet):
-    gate = Gate()
-    worker = fleet.start(gate.function, poll_delay=0.02)
-    local = worker.run_local("a", "gate")
-    await gate.wait_started()
-    job = await redis.enqueue_job("gate", _job_id="a")
+    blocking = BlockingJob()
+    worker = fleet.start(blocking.function, poll_delay=0.02)
+    local = worker.run_local("a", "blocking")
+    await blocking.wait_started()
+    job = await redis.enqueue_job("blocking", _job_id="a")
 
     while not worker._held["a"].in_redis:  # noqa: ASYNC110 - the claim comes with the next poll
         await asyncio.sleep(0.01)
-    gate.open.set()
+    blocking.unblock()
     await within_deadline(local)
     assert await job.result(timeout=30, poll_delay=0.02) == []
-    assert gate.runs == [("a", 1)]
+    assert blocking.runs == [("a", 1)]
 
 
 async def test_ends_that_come_together_travel_together_and_none_is_lost(redis):
@@ -82,9 +82,9 @@ async def test_ends_that_come_together_travel_together_and_none_is_lost(redis):
     count = 2 * BATCH_MAX + 1
     for number in range(count):
         await redis.set(f"arq:in-progress:{number}", "me")
-    finisher = Finisher(Holdings("me", "arq:queue", 60), run, lambda _: None)
-    ends = [Finish(str(number), 1, "done", b"r%d" % number, 60_000) for number in range(count)]
-    await within_deadline(asyncio.gather(*(finisher.add(end) for end in ends)))
+    completer = Completer(Claims("me", "arq:queue", 60), run, lambda _: None)
+    ends = [Completion(str(number), 1, "done", b"r%d" % number, 60_000) for number in range(count)]
+    await within_deadline(asyncio.gather(*(completer.add(end) for end in ends)))
     assert len(calls) == 3
     results = await redis.mget([f"arq:result:{number}" for number in range(count)])
     assert results == [b"r%d" % number for number in range(count)]
@@ -101,7 +101,7 @@ async def test_ends_wait_for_redis_and_keep_their_order(redis):
             raise answer
         return answer
 
-    finisher = Finisher(Holdings("me", "arq:queue", 60), run, lambda _: None)
-    first = finisher.add(Finish("a", 1, "done", b""))
+    completer = Completer(Claims("me", "arq:queue", 60), run, lambda _: None)
+    first = completer.add(Completion("a", 1, "done", b""))
     await within_deadline(first)
     assert [args[1] for args in sent] == ["a", "a", "a"]

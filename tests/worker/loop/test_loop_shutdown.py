@@ -9,7 +9,7 @@ from jobs._wire import Delivery, ring
 from worker.loop import Worker
 from worker.loop import worker as worker_module
 
-from .kit import JSON, NEVER_S, Gate, eventually, listening, within_deadline
+from .kit import JSON, NEVER_S, BlockingJob, eventually, listening, within_deadline
 from .program import OPEN, RUNS
 
 
@@ -56,13 +56,13 @@ async def test_sigterm_lets_jobs_finish_within_the_wait(redis, processes):
 
 
 async def test_a_worker_that_drains_takes_nothing_new(redis, fleet):
-    gate = Gate()
-    running = await redis.enqueue_job("gate", 1)
-    worker = fleet.start(gate.function, job_completion_wait=60, poll_delay=0.01)
-    await gate.wait_started()
+    blocking = BlockingJob()
+    running = await redis.enqueue_job("blocking", 1)
+    worker = fleet.start(blocking.function, job_completion_wait=60, poll_delay=0.01)
+    await blocking.wait_started()
     worker.handle_sig_wait_for_completion(signal.SIGTERM)
-    late = await redis.enqueue_job("gate", 2)
-    gate.open.set()
+    late = await redis.enqueue_job("blocking", 2)
+    blocking.unblock()
     assert await running.result(timeout=30, poll_delay=0.02) == [1]
     await within_deadline(fleet.mains[0])
     assert await late.status() == "queued"
@@ -80,10 +80,10 @@ async def test_a_second_signal_hurries(redis, processes):
 
 
 async def test_after_the_wait_the_rest_is_handed_back(redis, fleet):
-    gate = Gate()
-    await redis.enqueue_job("gate", _job_id="a")
-    worker = fleet.start(gate.function, job_completion_wait=0.05)
-    await gate.wait_started()
+    blocking = BlockingJob()
+    await redis.enqueue_job("blocking", _job_id="a")
+    worker = fleet.start(blocking.function, job_completion_wait=0.05)
+    await blocking.wait_started()
     worker.handle_sig_wait_for_completion(signal.SIGTERM)
     await within_deadline(worker.close())
     await handed_back(redis, "a")
@@ -92,8 +92,8 @@ async def test_after_the_wait_the_rest_is_handed_back(redis, fleet):
 async def test_a_claim_that_is_under_way_when_the_stop_comes_is_handed_back(
     redis, fleet, monkeypatch
 ):
-    gate = Gate()
-    worker = fleet.start(gate.function, poll_delay=0.01)
+    blocking = BlockingJob()
+    worker = fleet.start(blocking.function, poll_delay=0.01)
     claim, claimed, answer = worker._claimer.claim, asyncio.Event(), asyncio.Event()
 
     async def slow_claim(*args, **kwargs):
@@ -104,13 +104,13 @@ async def test_a_claim_that_is_under_way_when_the_stop_comes_is_handed_back(
         return batch
 
     monkeypatch.setattr(worker._claimer, "claim", slow_claim)
-    await redis.enqueue_job("gate", _job_id="a")
+    await redis.enqueue_job("blocking", _job_id="a")
     await within_deadline(claimed.wait())
     worker.handle_sig(signal.SIGTERM)
     fleet.mains[0].cancel()
     answer.set()
     await within_deadline(worker.close())
-    assert gate.runs == []
+    assert blocking.runs == []
     await handed_back(redis, "a")
 
 
@@ -150,34 +150,34 @@ async def test_a_cancelled_job_outside_a_shutdown_still_counts_as_a_try(redis, f
 
 
 async def test_a_worker_can_be_started_again_after_a_stop(redis, fleet):
-    gate = Gate()
-    gate.open.set()
-    worker = fleet.start(gate.function)
+    blocking = BlockingJob()
+    blocking.unblock()
+    worker = fleet.start(blocking.function)
     worker.handle_sig(signal.SIGUSR1)
     await within_deadline(worker.close())
     fleet.mains.append(asyncio.ensure_future(worker.main()))
-    job = await redis.enqueue_job("gate", 1)
+    job = await redis.enqueue_job("blocking", 1)
     assert await job.result(timeout=30, poll_delay=0.02) == [1]
 
 
-class LongLeases(Worker):
+class LongLeaseWorker(Worker):
     """Nobody wakes up because a lease may have lapsed."""
 
     lease_s = NEVER_S
 
 
 async def test_a_worker_that_drains_leaves_the_rings_to_others(redis, fleet):
-    gate = Gate()
-    await ring(redis, [Delivery("last", "gate")])
-    options = {"cls": LongLeases, "poll_delay": NEVER_S, "job_completion_wait": 60, **JSON}
-    draining = fleet.start(gate.function, **options)
-    await gate.wait_started()
+    blocking = BlockingJob()
+    await ring(redis, [Delivery("last", "blocking")])
+    options = {"cls": LongLeaseWorker, "poll_delay": NEVER_S, "job_completion_wait": 60, **JSON}
+    draining = fleet.start(blocking.function, **options)
+    await blocking.wait_started()
     await listening(redis, 1)
     draining.handle_sig_wait_for_completion(signal.SIGTERM)
-    fleet.start(gate.function, poll_delay=NEVER_S, **JSON)
+    fleet.start(blocking.function, poll_delay=NEVER_S, **JSON)
 
     await listening(redis, 2)
     # The draining worker has waited at the bell for longer, so it is the one that hears it.
-    await ring(redis, [Delivery("next", "gate")])
-    await gate.wait_started(2)
-    gate.open.set()
+    await ring(redis, [Delivery("next", "blocking")])
+    await blocking.wait_started(2)
+    blocking.unblock()

@@ -69,7 +69,7 @@ end
 
 local more = redis.call('ZRANGEBYSCORE', queue, '-inf', now, 'LIMIT', passed, 1)
 if #more > 0 then
-  -- One ring wakes one worker; whoever cannot take everything passes it on.
+  -- One ring wakes one worker; a worker that cannot take everything passes it on.
   redis.call('ZADD', bell, 0, 'ring')
   reply[3] = 1
 else

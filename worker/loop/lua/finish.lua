@@ -4,11 +4,11 @@
 --
 -- KEYS: queue
 -- ARGV: worker, then per job: id, try, kind, value, ttl_ms, keep_ms
---   kind 'done':  value is the result ('' for none), ttl_ms its lifetime (0: for ever)
+--   kind 'done':  value is the result ('' for none), ttl_ms its lifetime (0: forever)
 --   kind 'again': value is the score at which it is due again
 --   kind 'back':  the same, and the try does not count
 --   keep_ms: how long the in-progress key outlives the job (0: not at all)
--- Returns the ids of jobs that somebody else holds by now.
+-- Returns the ids of jobs that another worker holds by now.
 local queue, worker = KEYS[1], ARGV[1]
 local refused = {}
 
@@ -53,7 +53,7 @@ for i = 2, #ARGV, 6 do
     end
     release(id, keep_ms)
   elseif kind == 'done' and not holder and not redis.call('ZSCORE', queue, id) then
-    -- The queue has forgotten the job (a flush). Somebody may still wait for the result.
+    -- The queue has forgotten the job (a flush). A client may still wait for the result.
     store_result(id, value, ttl_ms, true)
   else
     refused[#refused + 1] = id

@@ -5,7 +5,7 @@
 --
 -- KEYS: queue
 -- ARGV: worker, lease_ms, take_lapsed (1 or 0), then per job: id, try
--- Returns the ids of jobs that somebody else holds or has finished, and of those that lapsed.
+-- Returns the ids of jobs that another worker holds or has finished, and of those that lapsed.
 local queue, worker, lease_ms, take_lapsed = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
 local ends_at = now_ms() + lease_ms
 local lost, lapsed = {}, {}
