@@ -15,7 +15,7 @@ from arq.connections import RedisSettings
 from db.engine import create_engine, create_sessions
 from db.migrate import SchemaOutdatedError, migrate, require_current
 from jobs import registry
-from jobs._reports import Reports
+from jobs._reports import DestinationError, Reports
 from worker.errors import StartupError
 from worker.execution import serializer as wire
 from worker.execution.arq_adapter import arq_functions
@@ -107,7 +107,7 @@ class Options:
         health = ctx[HEALTH] = Health(settings, sessions, events, kinds, ctx)
         health.start()
         await outlast(partial(self._check_schema, engine), events)
-        reports = Reports(settings.reports_url)
+        reports = open_reports(settings.reports_url)
         reports.watch(ProgressBoard(ctx["redis"]).note)
         ctx[EXECUTOR] = ObservedExecutor(
             *(engine, events, reports),
@@ -163,6 +163,18 @@ async def database(
         yield engine
     finally:
         await engine.dispose()
+
+
+def open_reports(url: str) -> Reports:
+    """Return what builds reports and publishes them at `url`.
+
+    Raises:
+        StartupError: the URL is neither a directory nor a bucket.
+    """
+    try:
+        return Reports(url)
+    except DestinationError as error:
+        raise StartupError(str(error)) from error
 
 
 async def migrate_database(engine: "AsyncEngine") -> str:

@@ -37,8 +37,8 @@ def to_minor_units(amount: Decimal, currency: str) -> int | AmountVerdict:
     return int(minor)
 
 
-def to_decimal(minor: int, currency: str) -> Decimal:
-    """Return minor units as a decimal with exactly the currency's digits.
+def digits_of(currency: str) -> int:
+    """Return the digits after the point of a currency that accounts can have.
 
     Raises:
         ValueError: the currency has no minor unit.
@@ -46,4 +46,13 @@ def to_decimal(minor: int, currency: str) -> Decimal:
     digits = exponent(currency)
     if digits is None:
         raise ValueError(f"{currency} is not a currency with a minor unit")
-    return Decimal(minor).scaleb(-digits)
+    return digits
+
+
+def to_decimal(minor: int, currency: str) -> Decimal:
+    """Return minor units as a decimal with exactly the currency's digits.
+
+    Raises:
+        ValueError: the currency has no minor unit.
+    """
+    return Decimal(minor).scaleb(-digits_of(currency))

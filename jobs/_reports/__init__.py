@@ -13,8 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from jobs._reports import building, statement, transfer_volume, trial_balance
+from jobs._reports.destination import DestinationError, Published
 from jobs._reports.limits import refusal
-from jobs._reports.publish import Published, destination_of
+from jobs._reports.publish import destination_of
 from jobs._reports.workspace import LINES, OUTPUT, workspace
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     Content = Statement | TrialBalance | TransferVolume
 
-__all__ = ["Progress", "Published", "Reports"]
+__all__ = ["DestinationError", "Progress", "Published", "Reports"]
 
 CHARTED: Final = ("pdf", "xlsx")
 """The formats that draw."""
@@ -48,7 +49,7 @@ class Reports:
     """Builds reports and puts them where the URL says; one per process.
 
     Raises:
-        StartupError: the URL is neither a directory nor a bucket.
+        DestinationError: the URL is neither a directory nor a bucket.
     """
 
     def __init__(self, url: str) -> None:

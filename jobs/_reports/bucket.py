@@ -15,8 +15,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import S3Store
 
-from jobs._reports.publish import Published, digest_of
-from worker.errors import StartupError
+from jobs._reports.destination import DestinationError, Published, digest_of
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
@@ -46,7 +45,7 @@ class Bucket:
         options = dict(parse_qsl(parts.query))
         unknown = sorted(set(options) - {"endpoint", "region"})
         if unknown or not parts.netloc:
-            raise StartupError(
+            raise DestinationError(
                 "TELLER_REPORTS_URL: a bucket is s3://bucket/prefix, "
                 f"with ?region= and ?endpoint= where needed{_not(unknown)}"
             )

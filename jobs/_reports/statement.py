@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Final
 
-from db.bank import money
+from jobs._reports.amounts import decimal_text
 from jobs._reports.document import Chart, Column, Document, Figure, Section
 from jobs._reports.period import period_facts
 
@@ -60,7 +60,7 @@ def _section(
     statement: "Statement", series: "Sequence[tuple[datetime, int]]", timezone: "tzinfo"
 ) -> Section:
     def amount(minor: int) -> str:
-        return str(money.to_decimal(minor, statement.currency))
+        return decimal_text(minor, statement.digits)
 
     def row(line: str, debit: str, credit: str, balance: str) -> tuple[str, ...]:
         return (line, statement.currency, "", "", "", "", "", "", debit, credit, balance)
@@ -68,7 +68,7 @@ def _section(
     points = [(at.astimezone(timezone).isoformat(), amount(balance)) for at, balance in series]
     return Section(
         currency=statement.currency,
-        digits=money.exponent(statement.currency) or 0,
+        digits=statement.digits,
         lines=statement.lines,
         figures=(
             Figure("opening_balance", "Opening balance", amount(statement.opening), "money"),

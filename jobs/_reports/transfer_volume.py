@@ -5,7 +5,7 @@ import io
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-from db.bank import money
+from jobs._reports.amounts import decimal_text
 from jobs._reports.document import Chart, Column, Document, Figure, Section, Table
 from jobs._reports.period import period_facts
 
@@ -75,7 +75,7 @@ def _days(volume: "TransferVolume", timezone: "tzinfo") -> list[str]:
 
 def _lines(one: "CurrencyVolume", days: list[str]) -> "Iterator[tuple[str, ...]]":
     def amount(minor: int) -> str:
-        return str(money.to_decimal(minor, one.currency))
+        return decimal_text(minor, one.digits)
 
     for day in one.days:
         yield (
@@ -114,7 +114,7 @@ def _largest(one: "CurrencyVolume", timezone: "tzinfo") -> Table:
             str(transfer.id),
             transfer.payer,
             transfer.payee,
-            str(money.to_decimal(transfer.amount, one.currency)),
+            decimal_text(transfer.amount, one.digits),
         )
         for transfer in one.largest
     )
@@ -123,7 +123,7 @@ def _largest(one: "CurrencyVolume", timezone: "tzinfo") -> Table:
 
 def _section(one: "CurrencyVolume", days: list[str], timezone: "tzinfo") -> Section:
     def amount(minor: int) -> str:
-        return str(money.to_decimal(minor, one.currency))
+        return decimal_text(minor, one.digits)
 
     total = sum(day.total for day in one.days)
     transfers = sum(day.transfers for day in one.days)
@@ -136,7 +136,7 @@ def _section(one: "CurrencyVolume", days: list[str], timezone: "tzinfo") -> Sect
     reasons = sorted(one.rejected_by_reason.items(), key=lambda reason: (-reason[1], reason[0]))
     return Section(
         currency=one.currency,
-        digits=money.exponent(one.currency) or 0,
+        digits=one.digits,
         lines=len(one.days),
         figures=(
             Figure("transfers", "Transfers", str(transfers), "count"),

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Final
 
-from db.bank import money
+from jobs._reports.amounts import decimal_text
 from jobs._reports.document import Column, Document, Figure, Section
 from jobs._reports.period import period_facts
 
@@ -47,7 +47,7 @@ def document_of(balance: "TrialBalance", *, job_id: "UUID", timezone: "tzinfo") 
 
 def _section(totals: "CurrencyTotals") -> Section:
     def amount(minor: int) -> str:
-        return str(money.to_decimal(minor, totals.currency))
+        return decimal_text(minor, totals.digits)
 
     sides = (
         ("opening_debit", "Opening debit", totals.opening_debit),
@@ -61,7 +61,7 @@ def _section(totals: "CurrencyTotals") -> Section:
     cells = [amount(minor) for _, _, minor in sides]
     return Section(
         currency=totals.currency,
-        digits=money.exponent(totals.currency) or 0,
+        digits=totals.digits,
         lines=totals.lines,
         figures=(
             Figure("accounts", "Accounts", str(totals.lines), "count"),

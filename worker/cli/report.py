@@ -17,7 +17,7 @@ from db.execution import Delivered
 from db.store import Store
 from jobs import registry
 from jobs._reports import Progress, Reports
-from worker.app import database
+from worker.app import database, open_reports
 from worker.errors import TellerError
 from worker.execution.delivery import Delivery, with_payload
 from worker.execution.executor import Executor
@@ -93,7 +93,7 @@ def report(  # noqa: PLR0913 - the options of a command line
 async def _build(wish: dict[str, Any], to: str | None) -> str | None:
     """Run the job here and now, and return the report's URL, or None."""
     settings = load_settings()
-    reports = Reports(to or settings.reports_url)
+    reports = open_reports(to or settings.reports_url)
     async with database(settings, name="teller-report", pool_size=2) as engine:
         sessions = create_sessions(engine)
         executor = Executor(engine, Events(), reports)

@@ -120,7 +120,8 @@ class Reports:
         query = {"account": account, "start": start, "end": end}
         sums = (await self._session.execute(SUM_STATEMENT, query)).one()
         facts = {**found._mapping, **_integers(sums._mapping)}  # noqa: SLF001 - SQLAlchemy's name
-        statement = Statement(start=start, end=end, **facts)
+        digits = money.digits_of(found.currency)
+        statement = Statement(start=start, end=end, digits=digits, **facts)
         await self._check_statement(statement)
         return statement
 
@@ -187,7 +188,7 @@ class Reports:
             drifted = sums.pop("drifted")
             if drifted:
                 raise BooksError(f"{row.currency}: {drifted} balances are not their entries' sum")
-            found.append(CurrencyTotals(**sums))
+            found.append(CurrencyTotals(digits=money.digits_of(row.currency), **sums))
         for totals in found:
             _check_totals(totals)
         return TrialBalance(start, end, tuple(totals for totals in found if totals.lines))
@@ -320,7 +321,11 @@ def _currency_volume(
         )
 
     return CurrencyVolume(
-        currency, tuple(volume(day) for day in range(days)), dict(by_reason), tuple(largest)
+        currency,
+        money.digits_of(currency),
+        tuple(volume(day) for day in range(days)),
+        dict(by_reason),
+        tuple(largest),
     )
 
 

@@ -36,6 +36,8 @@ class Statement:
     holder: str | None
     """Personal: for the file alone, never for a log or a result."""
     currency: str
+    digits: int
+    """After the point in the currency's amounts, as in every currency's totals below."""
     start: datetime | None
     """None: from the account's first entry."""
     end: datetime
@@ -64,6 +66,7 @@ class CurrencyTotals:
     """One currency's column totals in a trial balance. Each pair of sides is equal."""
 
     currency: str
+    digits: int
     lines: int
     entries: int
     opening_debit: int
@@ -129,6 +132,7 @@ class CurrencyVolume:
     """One currency's transfers, every day of the period, and why some were refused."""
 
     currency: str
+    digits: int
     days: tuple[DayVolume, ...]
     rejected_by_reason: dict[str, int]
     largest: tuple[LargeTransfer, ...]

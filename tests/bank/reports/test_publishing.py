@@ -12,11 +12,10 @@ from pathlib import Path
 import boto3
 import pytest
 
-from jobs._reports import publish
 from jobs._reports.bucket import ONE_REQUEST_BYTES_MAX
+from jobs._reports.destination import DestinationError
 from jobs._reports.publish import destination_of
 from jobs._reports.workspace import LOCK, workspace
-from worker.errors import StartupError
 
 DEADLINE_S = 20
 
@@ -84,8 +83,8 @@ def test_a_report_is_on_the_disk_before_it_has_its_name(tmp_path, file, monkeypa
 @pytest.mark.parametrize(
     "url", ["ftp://host/x", "reports", "file://host/x", "s3://", "s3://bucket/x?key=1", ""]
 )
-def test_a_place_that_is_none_stops_the_start_and_says_what_is_one(url):
-    with pytest.raises(StartupError, match=r"TELLER_REPORTS_URL: .*s3://bucket/prefix"):
+def test_a_place_that_is_none_is_refused_and_the_message_says_what_is_one(url):
+    with pytest.raises(DestinationError, match=r"TELLER_REPORTS_URL: .*s3://bucket/prefix"):
         destination_of(url)
 
 
@@ -106,7 +105,7 @@ def test_the_workspace_of_a_killed_worker_is_removed_and_that_of_a_living_one_is
         "from jobs._reports.workspace import workspace\n"
         "with workspace(Path(sys.argv[1])) as folder: print(folder, flush=True); time.sleep(60)"
     )
-    root = str(Path(publish.__file__).parents[3])
+    root = str(Path(__file__).parents[3])
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path), root], stdout=subprocess.PIPE, text=True
     ) as other:

@@ -87,8 +87,8 @@ def volume():
     sums = TransferVolume(
         tuple(first + timedelta(days=day) for day in range(3)),
         (
-            CurrencyVolume("EUR", days, {"insufficient_funds": 3}, largest),
-            CurrencyVolume("JPY", (DayVolume(0), DayVolume(1, rejected=1)), {"too_late": 1}, ()),
+            CurrencyVolume("EUR", 2, days, {"insufficient_funds": 3}, largest),
+            CurrencyVolume("JPY", 0, (DayVolume(0), DayVolume(1, rejected=1)), {"too_late": 1}, ()),
         ),
     )
     document = transfer_volume.document_of(sums, job_id=UUID(int=7), timezone=UTC)
