@@ -8,7 +8,7 @@ from lightkube.models import apps_v1, batch_v1, core_v1, policy_v1
 from sqlalchemy import text
 
 from tests.deploy.kit import container_of, instructions, objects, the
-from worker.cli.contract.metrics_page import sample_metrics
+from tests.worker.monitoring.samples import sample_metrics
 from worker.monitoring.backlog import Census
 from worker.monitoring.http.pages import Pages
 from worker.monitoring.loop_lag import Pulse

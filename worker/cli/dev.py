@@ -8,6 +8,7 @@ import typer
 
 from worker.app import database, migrate_database
 from worker.dev.local import services
+from worker.monitoring.events import Events, log_events
 from worker.process.gateway import gateway
 from worker.process.supervisor import PROCESSES_MAX, Supervisor
 from worker.settings import Settings
@@ -23,13 +24,14 @@ def dev(processes: Processes = 1) -> None:
 
     DATABASE_URL and REDIS_URL win where they are set. Data stays in .teller/; Ctrl-C stops all.
     """
-    with services() as settings, gateway(settings, processes):
+    events = Events(log_events)
+    with services() as settings, gateway(settings, processes, events):
         asyncio.run(_migrate(settings))
         typer.echo(f"export DATABASE_URL={settings.database_url}")
         typer.echo(f"export REDIS_URL={settings.redis_url}")
         typer.echo(f"reports go to {settings.reports_url}; Ctrl-C stops everything")
         command = [sys.executable, "-m", "worker", "run"]
-        code = asyncio.run(Supervisor(command, processes, restart=True).run())
+        code = asyncio.run(Supervisor(command, processes, events, restart=True).run())
     raise typer.Exit(code)
 
 

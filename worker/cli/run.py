@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from worker.monitoring.events import Events, log_events
 from worker.monitoring.logs import configure_all_logs
 from worker.process.__main__ import become_worker, command
 from worker.process.gateway import gateway
@@ -34,8 +35,9 @@ def run(processes: Processes = 1, concurrency: Concurrency = None, burst: Burst 
     settings = load_settings()
     configure_all_logs(settings.log_level)
     if processes > 1:
-        with gateway(settings, processes):
-            supervisor = Supervisor(command(burst=burst), processes, restart=not burst)
+        events = Events(log_events)
+        with gateway(settings, processes, events):
+            supervisor = Supervisor(command(burst=burst), processes, events, restart=not burst)
             code = asyncio.run(supervisor.run())
         raise typer.Exit(code)
     become_worker(burst=burst)

@@ -1,11 +1,12 @@
-"""The catalogue of events: code emits, subscribers log and count.
+"""The event table: every event that the worker emits, what its line holds, and what it counts.
 
-No event carries a payload, a result, a name or an address. Ids are fields, never message text.
+Code emits events; subscribers log, count and trace them. No event carries a payload, a result, a
+name or an address, and an id is a field, never part of a message.
 """
 
-import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from logging import ERROR, INFO, WARNING
 from typing import Any, Final
 
 from worker.monitoring.logs import write_event
@@ -14,158 +15,210 @@ Subscriber = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
-class EventSpec:
-    """What an event means, how loud it is, what it carries, and where it is counted."""
+class Count:
+    """Adds to a counter of `metrics.py`."""
+
+    metric: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """The field of the event that each label's value is in."""
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    """The labels that are the same for every event of this name, and their values."""
+    amount: str | None = None
+    """The field that says how much to add; None adds one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observe:
+    """Puts a value into a histogram of `metrics.py`."""
+
+    metric: str
+    value: str
+    """The field that is observed, in the metric's unit."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event: its level in the log, its meaning, its fields, and what it counts."""
 
     level: int
     meaning: str
     fields: tuple[str, ...] = ()
-    metric: str | None = None
+    counts: tuple[Count | Observe, ...] = ()
 
 
 _JOB: Final = ("job_id", "kind")
 _RUN: Final = (*_JOB, "try_number", "run_s")
 _TROUBLE: Final = (*_JOB, "try_number", "trouble", "sqlstate")
 
-CATALOGUE: Final = {
-    "worker.started": EventSpec(
-        logging.INFO, "The worker takes jobs from now on.", ("concurrency",), "teller_worker_slots"
-    ),
-    "worker.waits_for_database": EventSpec(
-        logging.WARNING,
-        "The worker cannot start before PostgreSQL answers; it asks again.",
+_BY_KIND: Final = {"kind": "kind"}
+_BY_OUTCOME: Final = {"kind": "kind", "outcome": "state"}
+_BY_TROUBLE: Final = {"kind": "kind", "reason": "trouble", "sqlstate": "sqlstate"}
+_BY_SCHEDULE: Final = {"schedule": "schedule"}
+_DEAD: Final = {"outcome": "dead"}
+
+EVENTS: Final = {
+    "worker.started": Event(INFO, "The worker takes jobs from now on.", ("concurrency",)),
+    "worker.waits_for_database": Event(
+        WARNING,
+        "PostgreSQL does not answer, so the worker cannot start; it tries again.",
         ("error", "sqlstate"),
     ),
-    "worker.stopped": EventSpec(logging.INFO, "The worker has let go of everything."),
-    "job.finished": EventSpec(
-        logging.INFO,
+    "worker.stopped": Event(INFO, "The worker has closed its connections and ends."),
+    "worker.crashed": Event(
+        ERROR,
+        "A worker process ended though nobody stopped it; the supervisor starts another.",
+        ("slot", "exit_code", "restart_in_s"),
+    ),
+    "job.finished": Event(
+        INFO,
         "A job reached a final state in this delivery.",
         (*_RUN, "state", "wait_s"),
-        "teller_jobs_finished_total",
+        counts=(
+            Count("jobs_finished", _BY_OUTCOME),
+            Observe("jobs_queue_wait_seconds", "wait_s", _BY_KIND),
+            Observe("jobs_run_seconds", "run_s", _BY_OUTCOME),
+        ),
     ),
-    "job.duplicate": EventSpec(
-        logging.INFO,
+    "job.duplicate": Event(
+        INFO,
         "A delivery found its job finished already.",
         (*_RUN, "state"),
-        "teller_jobs_duplicates_absorbed_total",
+        counts=(Count("jobs_duplicates_absorbed", _BY_KIND),),
     ),
-    "job.conflict": EventSpec(
-        logging.WARNING,
+    "job.conflict": Event(
+        WARNING,
         "A delivery carried another payload than the job of the same id.",
         _RUN,
-        "teller_jobs_conflicts_total",
+        counts=(Count("jobs_conflicts", _BY_KIND),),
     ),
-    "job.run_again": EventSpec(
-        logging.INFO,
+    "job.run_again": Event(
+        INFO,
         "A try was rolled back and runs again at once.",
         _TROUBLE,
-        "teller_jobs_retried_total",
+        counts=(Count("jobs_retried", _BY_TROUBLE, {"via": "in_place"}),),
     ),
-    "job.put_back": EventSpec(
-        logging.INFO,
+    "job.put_back": Event(
+        INFO,
         "A job went back to the queue, spending no attempt.",
         _TROUBLE,
-        "teller_jobs_retried_total",
+        counts=(Count("jobs_retried", _BY_TROUBLE, {"via": "put_back"}),),
     ),
-    "job.failed": EventSpec(
-        logging.WARNING,
+    "job.failed": Event(
+        WARNING,
         "A try failed and spent an attempt.",
         _TROUBLE,
-        "teller_jobs_retried_total",
+        counts=(Count("jobs_retried", _BY_TROUBLE, {"via": "attempt"}),),
     ),
-    "job.dead": EventSpec(
-        logging.ERROR,
+    "job.dead": Event(
+        ERROR,
         "A job is out of attempts, or cannot be run at all.",
         _RUN,
-        "teller_jobs_finished_total",
+        counts=(
+            Count("jobs_finished", _BY_KIND, _DEAD),
+            Observe("jobs_run_seconds", "run_s", _BY_KIND, _DEAD),
+        ),
     ),
-    "job.unrecorded": EventSpec(
-        logging.WARNING,
+    "job.unrecorded": Event(
+        WARNING,
         "A failure could not be recorded; the job runs again.",
         _TROUBLE,
-        "teller_jobs_unrecorded_total",
+        counts=(Count("jobs_unrecorded", _BY_KIND),),
     ),
-    "job.aborted": EventSpec(
-        logging.INFO,
-        "A client aborted a job; the record says cancelled.",
+    "job.aborted": Event(
+        INFO,
+        "A client aborted a job, and its row says cancelled.",
         ("job_id",),
-        "teller_jobs_aborted_total",
+        counts=(Count("jobs_aborted"),),
     ),
-    "job.abort_unrecorded": EventSpec(
-        logging.WARNING,
-        "A client aborted a job, and the record could not be told.",
+    "job.abort_unrecorded": Event(
+        WARNING,
+        "A client aborted a job, and its row could not be changed.",
         ("error",),
     ),
-    "job.waits_for_worker": EventSpec(
-        logging.WARNING,
+    "job.waits_for_worker": Event(
+        WARNING,
         "A job waits for a worker whose code knows its kind and payload.",
         (*_JOB, "error"),
-        "teller_jobs_waits_for_worker_total",
+        counts=(Count("jobs_waits_for_worker"),),
     ),
-    "redis.lost": EventSpec(
-        logging.WARNING,
-        "Redis is away: jobs come from the record until it is back.",
-        metric="teller_redis_losses_total",
+    "redis.lost": Event(
+        WARNING,
+        "Redis does not answer: jobs are claimed from PostgreSQL until it does.",
+        counts=(Count("redis_losses"),),
     ),
-    "redis.back": EventSpec(
-        logging.INFO,
-        "Redis is back: jobs come from its queue again.",
-        metric="teller_redis_up",
-    ),
-    "relay.sent": EventSpec(
-        logging.INFO,
-        "Jobs went to Redis that it did not know.",
+    "redis.back": Event(INFO, "Redis answers again: jobs come from its queue."),
+    "relay.sent": Event(
+        INFO,
+        "The relay sent jobs to Redis that were missing there.",
         ("jobs", "rebuilt"),
-        "teller_relay_sent_total",
+        counts=(
+            Count("relay_sent", amount="jobs"),
+            Count("relay_rebuilds", amount="rebuilt"),
+        ),
     ),
-    "schedule.made": EventSpec(
-        logging.INFO,
+    "schedule.made": Event(
+        INFO,
         "A schedule's time came, and its job was accepted.",
         ("schedule", "kind", "fire_at", "job_id", "late_s"),
-        "teller_schedule_runs_total",
+        counts=(
+            Count("schedule_runs", _BY_SCHEDULE),
+            Observe("schedule_late_seconds", "late_s", _BY_SCHEDULE),
+        ),
     ),
-    "schedule.missed": EventSpec(
-        logging.WARNING,
-        "Runs came while no worker was there, and were dropped by policy.",
+    "schedule.missed": Event(
+        WARNING,
+        "Runs came due while no worker ran, and were dropped by policy.",
         ("schedule", "runs"),
-        "teller_schedule_missed_total",
+        counts=(Count("schedule_missed", _BY_SCHEDULE, amount="runs"),),
     ),
-    "schedule.failed": EventSpec(
-        logging.ERROR,
+    "schedule.failed": Event(
+        ERROR,
         "A schedule's job could not be accepted; it is tried again.",
         ("schedule", "error", "sqlstate"),
-        "teller_schedule_failures_total",
+        counts=(Count("schedule_failures", _BY_SCHEDULE),),
     ),
-    "duty.failed": EventSpec(
-        logging.WARNING,
-        "A round of a background duty failed; it goes on.",
+    "duty.failed": Event(
+        WARNING,
+        "A round of a background duty failed; the next round tries again.",
         ("duty", "error", "sqlstate", "failures"),
-        "teller_duty_failures_total",
+        counts=(Count("duty_failures", {"duty": "duty"}),),
     ),
-    "health.unavailable": EventSpec(
-        logging.WARNING,
+    "health.unavailable": Event(
+        WARNING,
         "The health server has no address: set TELLER_HEALTH_PORT to a free one. Jobs run.",
         ("address", "error"),
+    ),
+    "health.request_failed": Event(
+        ERROR,
+        "A page of the health server failed; its request got no answer, others do.",
+        ("error",),
     ),
 }
 
 
 class Events:
-    """Hands every event to every subscriber; an event that is not in the catalogue is a bug."""
+    """Passes every event to every subscriber; an event that is not in the table is a bug."""
 
     def __init__(self, *subscribers: Subscriber) -> None:
         self._subscribers = list(subscribers)
 
     def subscribe(self, subscriber: Subscriber) -> None:
-        """Add a subscriber; it must neither block nor raise."""
+        """Add a subscriber; it must neither block nor raise, and may be called from any thread."""
         self._subscribers.append(subscriber)
 
     def emit(self, name: str, **fields: Any) -> None:  # noqa: ANN401 - fields differ by event
-        """Tell everyone that something happened."""
+        """Pass an event to every subscriber.
+
+        Args:
+            name: its key in `EVENTS`.
+            fields: the values of the fields that the table lists for it.
+        """
         for subscriber in self._subscribers:
             subscriber(name, fields)
 
 
 def log_events(name: str, fields: dict[str, Any]) -> None:
-    """Write one structured line for an event, at the catalogue's level."""
-    write_event(CATALOGUE[name].level, name, fields)
+    """Write one structured line for an event, at the level that the table gives it."""
+    write_event(EVENTS[name].level, name, fields)

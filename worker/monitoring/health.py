@@ -14,7 +14,7 @@ from worker.monitoring.heartbeat import Heartbeat, code_version
 from worker.monitoring.http.pages import Pages
 from worker.monitoring.http.server import Server
 from worker.monitoring.loop_lag import Pulse
-from worker.monitoring.metrics import Metrics
+from worker.monitoring.metrics import Metrics, Process
 from worker.monitoring.state import Condition
 from worker.process.gateway import child_socket
 
@@ -69,14 +69,8 @@ class Health:
         self._pulse = Pulse()
         self._census = Census(sessions)
         self._heartbeat = Heartbeat(sessions, self.condition, kinds, redis_answers)
-        self.metrics = Metrics(
-            kinds,
-            version=code_version(),
-            slots=settings.concurrency,
-            condition=self.condition,
-            pulse=self._pulse,
-            census=self._census,
-        )
+        process = Process(settings.concurrency, self.condition, self._pulse, self._census)
+        self.metrics = Metrics(kinds, code_version(), process)
         self._server: Server | None = None
         events.subscribe(self.metrics.count)
 
@@ -104,7 +98,7 @@ class Health:
             identity=self._identity(),
             blocked_after_s=self._settings.loop_blocked_max_s,
         )
-        server = Server(pages, address)
+        server = Server(pages, address, self._events)
         try:
             server.start()
         except OSError as error:

@@ -1,28 +1,34 @@
-"""The metrics: counted from events, read from memory at a scrape. No job ids, no keys, no names.
+"""The metrics: counted from events, or read from memory at a scrape. No job ids, no keys, no names.
 
-Names follow Prometheus: one prefix, base units, `_total`. `docs/metrics.md` is generated from here.
+Names follow Prometheus: one prefix, base units, `_total`. Which event counts what is in the event
+table (`events.py`); the tables here say what each metric means. `docs/metrics.md` is generated
+from them.
 """
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
-    Gauge,
     Histogram,
     Info,
+    Metric,
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
-from worker.monitoring.figures import Figures
+from worker.monitoring.events import EVENTS, Count, Observe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from worker.monitoring.backlog import Census
+    from worker.monitoring.backlog import Count as BacklogCount
     from worker.monitoring.loop_lag import Pulse
     from worker.monitoring.state import Condition
 
@@ -30,6 +36,7 @@ if TYPE_CHECKING:
 disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+PREFIX: Final = "teller_"
 
 # From a job that waits for nobody to a night without workers.
 WAIT_BUCKETS: Final = (0.005, 0.025, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 28800)
@@ -38,174 +45,259 @@ LATE_BUCKETS: Final = (0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200, 28800, 86400)
 
 OTHER_KIND: Final = "other"
 """Stands for every kind this code does not know: anything can arrive, and labels must not grow."""
+NO_VALUE: Final = "none"
+"""Stands for a field that is empty: a failure without an SQLSTATE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A metric that events count: a histogram where there are buckets, else a counter."""
+
+    meaning: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def type(self) -> str:
+        """Its type in Prometheus's words."""
+        return "histogram" if self.buckets else "counter"
+
+
+COUNTED: Final = {
+    "jobs_finished": Counted("Jobs that became final here.", ("kind", "outcome")),
+    "jobs_duplicates_absorbed": Counted(
+        "Deliveries that found their job final already: work that was not done twice.", ("kind",)
+    ),
+    "jobs_conflicts": Counted(
+        "Deliveries with another payload than the job of their id.", ("kind",)
+    ),
+    "jobs_retried": Counted(
+        "Tries that failed and come again, by what went wrong and where they go: at once "
+        "(in_place), to the queue (put_back), or there with an attempt spent (attempt).",
+        ("kind", "reason", "sqlstate", "via"),
+    ),
+    "jobs_unrecorded": Counted("Failures that could not be recorded in PostgreSQL.", ("kind",)),
+    "jobs_waits_for_worker": Counted("Times a job was put back for a worker of another version."),
+    "jobs_aborted": Counted("Jobs that a client aborted."),
+    "jobs_queue_wait_seconds": Counted(
+        "From when a job could run to when this worker took it.", ("kind",), WAIT_BUCKETS
+    ),
+    "jobs_run_seconds": Counted(
+        "From when this worker took a job to its end, tries in place included.",
+        ("kind", "outcome"),
+        RUN_BUCKETS,
+    ),
+    "relay_sent": Counted("Jobs that the relay sent to Redis."),
+    "relay_rebuilds": Counted("Times the queue was rebuilt because Redis had lost it."),
+    "redis_losses": Counted("Times that Redis stopped answering."),
+    "schedule_runs": Counted("Runs of schedules made here.", ("schedule",)),
+    "schedule_missed": Counted("Runs of schedules that were dropped by policy.", ("schedule",)),
+    "schedule_failures": Counted("Runs of schedules whose job was refused.", ("schedule",)),
+    "schedule_late_seconds": Counted(
+        "How long after its time a run of a schedule was made.", ("schedule",), LATE_BUCKETS
+    ),
+    "duty_failures": Counted("Rounds of background duties that failed.", ("duty",)),
+}
+
+
+Source = TypeVar("Source")
+
+
+@dataclass(frozen=True, slots=True)
+class Read(Generic[Source]):
+    """A gauge: read from its source at the moment of a scrape."""
+
+    meaning: str
+    value: Callable[[Source], float]
+
+
+PROCESS_GAUGES: Final[dict[str, Read["Process"]]] = {
+    "worker_slots": Read("Jobs at a time in this process.", lambda own: own.slots),
+    "jobs_running": Read("Jobs that run in this process.", lambda own: own.condition.jobs_running),
+    "event_loop_lag_seconds": Read(
+        "The event loop's worst recent delay, the one that lasts included.",
+        lambda own: own.pulse.lag_s(),
+    ),
+    "worker_ready": Read(
+        "Whether this process can be counted on.",
+        lambda own: not own.condition.reasons_unready(),
+    ),
+    "worker_draining": Read(
+        "Whether this process takes no more jobs.", lambda own: own.condition.draining
+    ),
+    "postgresql_up": Read("Whether PostgreSQL answers.", lambda own: own.condition.postgres_up),
+    "redis_up": Read(
+        "Whether Redis answers; without it: degraded.", lambda own: own.condition.redis_up
+    ),
+}
+
+BACKLOG_GAUGES: Final[dict[str, Read["BacklogCount"]]] = {
+    "jobs_runnable": Read("Jobs that could run now, or do.", lambda seen: seen.backlog.runnable),
+    "jobs_scheduled": Read(
+        "Jobs whose time is still to come.", lambda seen: seen.backlog.scheduled
+    ),
+    "jobs_dead": Read("Dead jobs that somebody should look at.", lambda seen: seen.backlog.dead),
+    "jobs_oldest_runnable_age_seconds": Read(
+        "How long the oldest unfinished job could have run; 0 when none waits.",
+        lambda seen: seen.backlog.oldest_runnable_age_s,
+    ),
+    "relay_lag_seconds": Read(
+        "How long the oldest due job has waited to be sent to Redis.",
+        lambda seen: seen.backlog.relay_lag_s,
+    ),
+    "workers": Read(
+        "Processes that take jobs, by their heartbeats.",
+        lambda seen: sum(worker.works for worker in seen.fleet),
+    ),
+}
+
+BUILD: Final = ("build", "The code that runs.")
+COUNT_AGE: Final = (
+    "census_age_seconds",
+    "How old the gauges from PostgreSQL are; they stand still while it does not answer.",
+)
+
+
+class Described(NamedTuple):
+    """A metric as `docs/metrics.md` shows it."""
+
+    name: str
+    type: str
+    labels: tuple[str, ...]
+    meaning: str
+
+
+def exposed_name(counted: str) -> str:
+    """Return the name under which `/metrics` shows one of `COUNTED`."""
+    return f"{PREFIX}{counted}" if COUNTED[counted].buckets else f"{PREFIX}{counted}_total"
+
+
+def describe_metrics() -> list[Described]:
+    """Return every metric of ours, by name."""
+    counted = [
+        Described(exposed_name(name), metric.type, metric.labels, metric.meaning)
+        for name, metric in COUNTED.items()
+    ]
+    gauges = [(name, gauge.meaning) for name, gauge in PROCESS_GAUGES.items()]
+    gauges += [(name, gauge.meaning) for name, gauge in BACKLOG_GAUGES.items()]
+    read = [
+        Described(PREFIX + name, "gauge", (), meaning) for name, meaning in [*gauges, COUNT_AGE]
+    ]
+    build = Described(f"{PREFIX}{BUILD[0]}_info", "info", ("version",), BUILD[1])
+    return sorted([*counted, *read, build])
+
+
+class Process(NamedTuple):
+    """What the gauges of one process are read from."""
+
+    slots: int
+    condition: "Condition"
+    pulse: "Pulse"
+    census: "Census"
+
+
+class _Gauges(Collector):
+    """Reads every gauge at a scrape; a process without a count of the backlog shows none of it."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def describe(self) -> Iterator[Metric]:
+        """Return no names: registering must not read a half-built process."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Read everything once."""
+        yield from _read(PROCESS_GAUGES, self._process)
+        census = self._process.census
+        if census.last is not None:
+            yield from _read(BACKLOG_GAUGES, census.last)
+            yield _gauge(*COUNT_AGE, census.age_s() or 0.0)
+
+
+def _read(gauges: Mapping[str, Read[Source]], source: Source) -> Iterator[Metric]:
+    return (_gauge(name, gauge.meaning, gauge.value(source)) for name, gauge in gauges.items())
+
+
+def _gauge(name: str, meaning: str, value: float) -> Metric:
+    return GaugeMetricFamily(PREFIX + name, meaning, value=float(value))
 
 
 class Metrics:
     """One process's metrics. Subscribe `count` to the events."""
 
-    def __init__(  # noqa: PLR0913 - everything a scrape shows, by name
-        self,
-        kinds: "Iterable[str]",
-        *,
-        version: str,
-        slots: int,
-        condition: "Condition",
-        pulse: "Pulse",
-        census: "Census",
-    ) -> None:
+    def __init__(self, kinds: Iterable[str], version: str, process: Process) -> None:
+        """Begin at zero.
+
+        Args:
+            kinds: of job that this process runs; every other one is counted as `other`.
+            version: of the code that runs.
+            process: what the gauges are read from.
+        """
         self._kinds = frozenset(kinds)
         self.registry = CollectorRegistry(auto_describe=True)
-        self._define()
-        self._build.info({"version": version})
-        self._slots.set(slots)
-        self.registry.register(Figures(condition, pulse, census))
+        self._counted = {name: self._register(name, metric) for name, metric in COUNTED.items()}
+        self._counts = {
+            event: [self._counter_of(count) for count in spec.counts]
+            for event, spec in EVENTS.items()
+        }
+        Info(PREFIX + BUILD[0], BUILD[1], registry=self.registry).info({"version": version})
+        self.registry.register(_Gauges(process))
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
-        self._of_jobs: dict[tuple[str, str], tuple[Counter, Histogram, Histogram]] = {}
         self._start_at_zero()
 
-    def _define(self) -> None:
-        self._finished = self._counter(
-            "jobs_finished", "Jobs that became final here.", "kind", "outcome"
-        )
-        self._duplicates = self._counter(
-            "jobs_duplicates_absorbed",
-            "Deliveries that found their job final already: work that was not done twice.",
-            "kind",
-        )
-        self._conflicts = self._counter(
-            "jobs_conflicts", "Deliveries with another payload than the job of their id.", "kind"
-        )
-        self._retried = self._counter(
-            "jobs_retried",
-            "Tries that failed and come again, by what went wrong and where they go: at once "
-            "(in_place), to the queue (put_back), or there with an attempt spent (attempt).",
-            *("kind", "reason", "sqlstate", "via"),
-        )
-        self._unrecorded = self._counter(
-            "jobs_unrecorded", "Failures that PostgreSQL could not be told.", "kind"
-        )
-        self._waiting = self._counter(
-            "jobs_waits_for_worker", "Times a job was put back for a worker of another version."
-        )
-        self._aborted = self._counter("jobs_aborted", "Jobs that a client aborted.")
-        self._wait = self._histogram(
-            "jobs_queue_wait_seconds",
-            "From when a job could run to when this worker took it.",
-            WAIT_BUCKETS,
-            "kind",
-        )
-        self._run = self._histogram(
-            "jobs_run_seconds",
-            "From when this worker took a job to its end, tries in place included.",
-            RUN_BUCKETS,
-            *("kind", "outcome"),
-        )
-        self._sent = self._counter("relay_sent", "Jobs that the relay sent to Redis.")
-        self._rebuilt = self._counter(
-            "relay_rebuilds", "Times the queue was rebuilt because Redis had lost it."
-        )
-        self._redis_lost = self._counter("redis_losses", "Times that Redis went away.")
-        self._made = self._counter("schedule_runs", "Runs of schedules made here.", "schedule")
-        self._missed = self._counter(
-            "schedule_missed", "Runs of schedules that were dropped by policy.", "schedule"
-        )
-        self._schedule_failed = self._counter(
-            "schedule_failures", "Runs of schedules whose job was refused.", "schedule"
-        )
-        self._late = self._histogram(
-            "schedule_late_seconds",
-            "How long after its time a run of a schedule was made.",
-            LATE_BUCKETS,
-            "schedule",
-        )
-        self._duty_failed = self._counter(
-            "duty_failures", "Rounds of background duties that failed.", "duty"
-        )
-        self._slots = Gauge(
-            "teller_worker_slots", "Jobs at a time in this process.", registry=self.registry
-        )
-        self._build = Info("teller_build", "The code that runs.", registry=self.registry)
-
-    def count(self, name: str, fields: dict[str, Any]) -> None:  # noqa: C901, PLR0912 - a table
-        """Count an event."""
-        match name:
-            case "job.finished":
-                finished, wait, run = self._of_job(self._kind(fields), fields["state"])
-                finished.inc()
-                wait.observe(fields["wait_s"])
-                run.observe(fields["run_s"])
-            case "job.dead":
-                kind = self._kind(fields)
-                self._finished.labels(kind, "dead").inc()
-                self._run.labels(kind, "dead").observe(fields["run_s"])
-            case "job.duplicate":
-                self._duplicates.labels(self._kind(fields)).inc()
-            case "job.conflict":
-                self._conflicts.labels(self._kind(fields)).inc()
-            case "job.run_again" | "job.put_back" | "job.failed":
-                self._retried.labels(
-                    self._kind(fields),
-                    fields["trouble"],
-                    fields["sqlstate"] or "none",
-                    VIA[name],
-                ).inc()
-            case "job.unrecorded":
-                self._unrecorded.labels(self._kind(fields)).inc()
-            case "job.waits_for_worker":
-                self._waiting.inc()
-            case "job.aborted":
-                self._aborted.inc()
-            case "relay.sent":
-                self._sent.inc(fields["jobs"])
-                self._rebuilt.inc(int(fields["rebuilt"]))
-            case "redis.lost":
-                self._redis_lost.inc()
-            case "schedule.made":
-                self._made.labels(fields["schedule"]).inc()
-                self._late.labels(fields["schedule"]).observe(max(0.0, fields["late_s"]))
-            case "schedule.missed":
-                self._missed.labels(fields["schedule"]).inc(fields["runs"])
-            case "schedule.failed":
-                self._schedule_failed.labels(fields["schedule"]).inc()
-            case "duty.failed":
-                self._duty_failed.labels(fields["duty"]).inc()
-
-    def _of_job(self, kind: str, outcome: str) -> tuple[Counter, Histogram, Histogram]:
-        """Return the three series of a job that ended, looked up once: they count on every job."""
-        series = self._of_jobs.get((kind, outcome))
-        if series is None:
-            series = self._of_jobs[kind, outcome] = (
-                self._finished.labels(kind, outcome),
-                self._wait.labels(kind),
-                self._run.labels(kind, outcome),
-            )
-        return series
+    def count(self, name: str, fields: dict[str, Any]) -> None:
+        """Count what the event table says that this event counts."""
+        for count in self._counts[name]:
+            count(fields)
 
     def exposition(self) -> bytes:
         """Return everything in Prometheus's text format."""
         return generate_latest(self.registry)
 
-    def _kind(self, fields: dict[str, Any]) -> str:
-        kind: str = fields["kind"]
-        return kind if kind in self._kinds else OTHER_KIND
+    def _register(self, name: str, metric: Counted) -> Counter | Histogram:
+        described = (PREFIX + name, metric.meaning, metric.labels)
+        if metric.buckets:
+            return Histogram(*described, registry=self.registry, buckets=metric.buckets)
+        return Counter(*described, registry=self.registry)
 
-    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
-        return Counter(f"teller_{name}", meaning, labels, registry=self.registry)
+    def _counter_of(self, count: Count | Observe) -> Callable[[dict[str, Any]], None]:
+        """Return a function that applies one line of the event table to an event's fields."""
+        series = self._series_of(count)
+        if isinstance(count, Observe):
+            value = count.value
+            return lambda fields: series(fields).observe(max(0.0, fields[value]))
+        amount = count.amount
+        if amount is None:
+            return lambda fields: series(fields).inc()
+        return lambda fields: series(fields).inc(int(fields[amount]))
 
-    def _histogram(
-        self, name: str, meaning: str, buckets: tuple[float, ...], *labels: str
-    ) -> Histogram:
-        return Histogram(f"teller_{name}", meaning, labels, registry=self.registry, buckets=buckets)
+    def _series_of(self, count: Count | Observe) -> Callable[[dict[str, Any]], Any]:
+        """Return a function that finds the series which an event's fields belong to."""
+        metric = self._counted[count.metric]
+        labels = COUNTED[count.metric].labels
+        if not labels:
+            return lambda _: metric
+        # Looking a series up by its labels takes longer than counting it: each is kept.
+        series = cache(metric.labels)
+        values = [self._label_of(label, count) for label in labels]
+        return lambda fields: series(*[value(fields) for value in values])
+
+    def _label_of(self, label: str, count: Count | Observe) -> Callable[[dict[str, Any]], str]:
+        """Return a function that finds one label's value in an event's fields."""
+        if label in count.fixed:
+            value = count.fixed[label]
+            return lambda _: value
+        field = count.labels[label]
+        if label == "kind":
+            return lambda fields: fields[field] if fields[field] in self._kinds else OTHER_KIND
+        return lambda fields: fields[field] or NO_VALUE
 
     def _start_at_zero(self) -> None:
         """Show what alerts look at before it happens: a rate needs a first value."""
         for kind in self._kinds:
             for outcome in ("completed", "rejected", "dead", "cancelled"):
-                self._finished.labels(kind, outcome)
-            self._duplicates.labels(kind)
-            self._wait.labels(kind)
-
-
-VIA: Final = {"job.run_again": "in_place", "job.put_back": "put_back", "job.failed": "attempt"}
-"""Where a failed try goes, by the event that tells of it."""
+                self._counted["jobs_finished"].labels(kind, outcome)
+            self._counted["jobs_duplicates_absorbed"].labels(kind)
+            self._counted["jobs_queue_wait_seconds"].labels(kind)

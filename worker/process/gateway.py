@@ -6,7 +6,6 @@ all children are. Metrics are merged under a label `process`.
 """
 
 import asyncio
-import logging
 import os
 import shutil
 import tempfile
@@ -23,13 +22,13 @@ from prometheus_client.registry import Collector
 
 from worker.monitoring.http.pages import OK, UNAVAILABLE, Page, json_page
 from worker.monitoring.http.server import Server
-from worker.monitoring.logs import write_event
 from worker.monitoring.metrics import CONTENT_TYPE
 from worker.process.supervisor import CHILD_SLOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from worker.monitoring.events import Events
     from worker.settings import Settings
 
 SOCKETS: Final = "TELLER_HEALTH_SOCKETS"
@@ -45,20 +44,20 @@ def child_socket() -> Path | None:
 
 
 @contextmanager
-def gateway(settings: "Settings", processes: int) -> "Iterator[None]":
+def gateway(settings: "Settings", processes: int, events: "Events") -> "Iterator[None]":
     """Answer for the children of this process while the block runs."""
     if settings.health_port == 0:
         yield
         return
     directory = Path(tempfile.mkdtemp(prefix="teller-health-"))
     os.environ[SOCKETS] = str(directory)
-    server = Server(Gateway(directory, processes), (settings.health_host, settings.health_port))
+    address = (settings.health_host, settings.health_port)
+    server = Server(Gateway(directory, processes), address, events)
     try:
         try:
             server.start()
         except OSError as error:
-            trouble = {"port": settings.health_port, "error": error.strerror}
-            write_event(logging.WARNING, "health.unavailable", trouble)
+            events.emit("health.unavailable", address=str(address), error=error.strerror)
         yield
     finally:
         server.stop()

@@ -5,14 +5,14 @@ supervisor holds.
 """
 
 import asyncio
-import logging
 import os
 import signal
 import sys
 import threading
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from worker.monitoring.logs import write_event
+if TYPE_CHECKING:
+    from worker.monitoring.events import Events
 
 RESTART_WAIT_BASE_S: Final = 0.5
 RESTART_WAIT_MAX_S: Final = 30.0
@@ -25,9 +25,10 @@ SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 class Supervisor:
     """Keeps `count` children of one command running until it is told to stop."""
 
-    def __init__(self, command: list[str], count: int, *, restart: bool) -> None:
+    def __init__(self, command: list[str], count: int, events: "Events", *, restart: bool) -> None:
         self._command = command
         self._count = count
+        self._events = events
         self._restart = restart
         self._stopping = asyncio.Event()
         self._children: set[asyncio.subprocess.Process] = set()
@@ -51,8 +52,7 @@ class Supervisor:
             steady = asyncio.get_running_loop().time() - started_at > STEADY_AFTER_S
             crashes = 0 if steady else crashes + 1
             wait_s = min(RESTART_WAIT_MAX_S, RESTART_WAIT_BASE_S * 2.0 ** min(crashes, 16))
-            crash = {"slot": slot, "exit_code": code, "restart_in_s": wait_s}
-            write_event(logging.ERROR, "worker.crashed", crash)
+            self._events.emit("worker.crashed", slot=slot, exit_code=code, restart_in_s=wait_s)
             if await self._stopped_within(wait_s):
                 return code
 

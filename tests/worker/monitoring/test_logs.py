@@ -21,7 +21,7 @@ from tests.worker.running import working
 from worker.app import Options
 from worker.execution import serializer as wire
 from worker.monitoring import logs
-from worker.monitoring.events import CATALOGUE
+from worker.monitoring.events import EVENTS
 from worker.settings import Settings
 
 NAME = "Wilhelmina-Quux"
@@ -147,7 +147,7 @@ async def test_nor_in_the_logs_of_arqs_own_loop(
     assert [secret for secret in SECRETS if secret in text_logged.lower()] == []
 
 
-async def test_a_line_is_one_event_of_the_catalogue_in_json(
+async def test_a_line_is_one_event_of_the_table_in_json(
     client, sessions, database_url, redis_url, printed
 ):
     async with working(database_url, redis_url):
@@ -157,8 +157,8 @@ async def test_a_line_is_one_event_of_the_catalogue_in_json(
 
     lines = [json.loads(line) for line in printed.getvalue().splitlines() if line.startswith("{")]
     [finished] = [line for line in lines if line["event"] == "job.finished"]
-    assert {line["event"] for line in lines} <= set(CATALOGUE)
-    assert set(finished) == {*CATALOGUE["job.finished"].fields, "event", "level", "at"}
+    assert {line["event"] for line in lines} <= set(EVENTS)
+    assert set(finished) == {*EVENTS["job.finished"].fields, "event", "level", "at"}
     assert finished["state"] == "completed"
 
 

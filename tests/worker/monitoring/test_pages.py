@@ -8,7 +8,7 @@ import pytest
 
 from db.backlog import Backlog
 from db.workers import Seen
-from worker.cli.contract.metrics_page import sample_metrics
+from tests.worker.monitoring.samples import sample_metrics
 from worker.monitoring.backlog import Census, Count
 from worker.monitoring.http.pages import Pages
 from worker.monitoring.loop_lag import INTERVAL_S, Pulse

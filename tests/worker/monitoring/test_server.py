@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from worker.monitoring.events import Events
 from worker.monitoring.http import server as server_module
 from worker.monitoring.http.pages import Page, json_page
 from worker.monitoring.http.server import CONNECTIONS_MAX, REQUEST_BYTES_MAX, Server
@@ -24,8 +25,14 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def serving(tmp_path_factory):
-    server = Server(Site(), tmp_path_factory.mktemp("s") / "s")
+def emitted():
+    return []
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory, emitted):
+    events = Events(lambda name, fields: emitted.append((name, fields)))
+    server = Server(Site(), tmp_path_factory.mktemp("s") / "s", events)
     server.start()
     yield server
     server.stop()
@@ -90,8 +97,9 @@ def test_head_has_no_body(serving):
     assert answer.endswith(b"\r\n\r\n")
 
 
-def test_a_page_that_fails_ends_its_own_connection_alone(serving):
+def test_a_page_that_fails_ends_its_own_connection_alone_and_is_reported(serving, emitted):
     assert exchange(serving, b"GET /fails HTTP/1.1\r\nHost: x\r\n\r\n") == b""
+    assert emitted == [("health.request_failed", {"error": "RuntimeError"})]
     assert status(exchange(serving, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")) == 200
 
 
@@ -166,11 +174,11 @@ def test_a_taken_port_is_an_error_at_once():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(OSError, match="in use"):
-            Server(Site(), taken.getsockname()).start()
+            Server(Site(), taken.getsockname(), Events()).start()
 
 
 def test_it_serves_on_a_port_that_it_tells_until_it_is_stopped():
-    server = Server(Site(), ("127.0.0.1", 0))
+    server = Server(Site(), ("127.0.0.1", 0), Events())
     server.start()
     with socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -8,7 +8,8 @@ import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from worker.cli.contract.metrics_page import sample_metrics
+from tests.worker.monitoring.samples import sample_metrics
+from worker.monitoring.events import Events
 from worker.monitoring.http.pages import Page, json_page
 from worker.monitoring.http.server import Server
 from worker.process import gateway as gateway_module
@@ -51,7 +52,7 @@ def start(directory):
 
     def run(*children):
         for slot, child in enumerate(children):
-            server = Server(child, directory / f"{slot}.sock")
+            server = Server(child, directory / f"{slot}.sock", Events())
             server.start()
             servers.append(server)
 
@@ -152,7 +153,7 @@ def test_children_learn_from_the_environment_where_to_serve(monkeypatch):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     assert child_socket() is None
-    with gateway(Settings(health_port=port), 2):
+    with gateway(Settings(health_port=port), 2, Events()):
         directory = Path(os.environ[SOCKETS])
         monkeypatch.setenv(CHILD_SLOT, "1")
         assert child_socket() == directory / "1.sock"

@@ -5,7 +5,6 @@ closed. Whatever comes in, the thread goes on.
 """
 
 import asyncio
-import logging
 import threading
 from contextlib import suppress
 from http import HTTPStatus
@@ -14,10 +13,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 import h11
 
 from worker.monitoring.http.pages import Page, json_page
-from worker.monitoring.logs import write_event
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from worker.monitoring.events import Events
 
 REQUEST_BYTES_MAX: Final = 8_192
 REQUEST_TIME_MAX_S: Final = 5.0
@@ -40,10 +40,17 @@ class Site(Protocol):
 class Server:
     """Serves a site until stopped, on a TCP port or a Unix socket."""
 
-    def __init__(self, site: Site, address: "tuple[str, int] | Path") -> None:
-        """Prepare to serve at a host and port (0 for any free one), or at a socket's path."""
+    def __init__(self, site: Site, address: "tuple[str, int] | Path", events: "Events") -> None:
+        """Prepare to serve.
+
+        Args:
+            site: whose pages.
+            address: a host and port (0 for any free one), or a socket's path.
+            events: where a page that failed is reported, from the server's own thread.
+        """
         self._site = site
         self._address = address
+        self._events = events
         self._connections = 0
         self._decided = threading.Event()
         self._failure: OSError | None = None
@@ -113,7 +120,7 @@ class Server:
         except (TimeoutError, ConnectionError):
             pass  # a client that is slow or gone gets no answer
         except Exception as error:  # noqa: BLE001 - no request may end the probes
-            write_event(logging.ERROR, "health.request_failed", {"error": type(error).__name__})
+            self._events.emit("health.request_failed", error=type(error).__name__)
         finally:
             self._connections -= 1
             writer.close()
