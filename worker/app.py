@@ -6,7 +6,7 @@ built when they are asked for, so that importing this module reads no environmen
 
 import os
 import socket
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,9 @@ from jobs import registry
 from jobs._reports import DestinationError, Reports
 from worker.errors import StartupError
 from worker.execution import serializer as wire
-from worker.execution.arq_adapter import arq_functions
-from worker.execution.observed import ObservedExecutor
+from worker.execution.arq_adapter import EXECUTOR, WORKER, TellerWorker, arq_functions
+from worker.execution.executor import Executor
 from worker.execution.progress import ProgressBoard
-from worker.execution.serving import EXECUTOR, SERVING, ServingWorker
 from worker.maintenance.cron import check
 from worker.maintenance.fallback import Fallback
 from worker.maintenance.relay import Relay
@@ -40,7 +39,10 @@ if TYPE_CHECKING:
     from arq.worker import Function
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from db.execution import Delivered
     from worker.monitoring.events import Subscriber
+    from worker.monitoring.state import Condition
+    from worker.monitoring.tracing import Tracing
 
 ENGINE = "teller_engine"
 EVENTS = "teller_events"
@@ -109,18 +111,17 @@ class Options:
         await outlast(partial(self._check_schema, engine), events)
         reports = open_reports(settings.reports_url)
         reports.watch(ProgressBoard(ctx["redis"]).note)
-        ctx[EXECUTOR] = ObservedExecutor(
-            *(engine, events, reports),
-            condition=health.condition,
-            tracing=create_tracing(sessions, events),
+        tracing = create_tracing(sessions, events)
+        ctx[EXECUTOR] = Executor(
+            engine, events, reports, instrument=partial(_observe, health.condition, tracing)
         )
         duties: list[Duty] = [
             Relay(sessions, ctx["redis"], settings.queue_name, events),
             Scheduler(sessions, check(kinds), events),
             *health.duties,
         ]
-        if SERVING in ctx:
-            duties.append(Fallback(ctx[SERVING], sessions, events))
+        if WORKER in ctx:
+            duties.append(Fallback(ctx[WORKER], sessions, events))
         ctx[DUTIES] = Duties(duties, events)
         ctx[DUTIES].start()
         health.ready()
@@ -145,6 +146,19 @@ class Options:
         if engine is not None:
             await engine.dispose()
             ctx[EVENTS].emit("worker.stopped")
+
+
+@asynccontextmanager
+async def _observe(
+    condition: "Condition", tracing: "Tracing | None", job: "Delivered", try_number: int
+) -> "AsyncIterator[None]":
+    """Count a run as running while it lasts and, where spans are collected, make one of it."""
+    condition.jobs_running += 1
+    try:
+        async with tracing.observe(job, try_number) if tracing else nullcontext():
+            yield
+    finally:
+        condition.jobs_running -= 1
 
 
 @asynccontextmanager
@@ -189,7 +203,7 @@ def create_worker(
     burst: bool = False,
     handle_signals: bool = True,
     subscribers: "Sequence[Subscriber]" = (),
-) -> ServingWorker:
+) -> TellerWorker:
     """Return our loop with all options set; `run()` it, or await `async_run()`.
 
     Args:
@@ -202,7 +216,7 @@ def create_worker(
     # It works without Redis as well, so it does not wait for it to begin.
     options["redis_settings"].conn_retries = 1
     chosen = {name: option for name, option in options.items() if not name.startswith("_")}
-    return ServingWorker(**chosen | {"burst": burst, "handle_signals": handle_signals})
+    return TellerWorker(**chosen | {"burst": burst, "handle_signals": handle_signals})
 
 
 def redis_settings(url: str) -> RedisSettings:

@@ -55,8 +55,9 @@ _COMMIT = """    window.open()
     await transaction.commit()
     return outcome
 """
-_HANDLE = """            answer = await self._handle(job, payload, delivery, session)
-            if not (answer is None"""
+_HANDLE = """            answer = await self._call_handler(job, payload, delivery, session)
+            outcome = outcome_of(answer)
+            if not"""
 _OWN_USE = """\
         async with OwnTransaction(self._engine) as transaction:
             session = transaction.session
@@ -148,7 +149,7 @@ MUTANTS = (
         ("tests/bank/test_floor.py",),
     ),
     Mutant(
-        "no inbox: the fence turns nothing",
+        "no inbox: the fence stops nothing",
         EXECUTE,
         ((_FENCE, "        won = True\n"),),
         EXECUTE_TESTS,
@@ -203,12 +204,13 @@ MUTANTS = (
             (
                 _HANDLE,
                 """            try:
-                answer = await self._handle(job, payload, delivery, session)
+                answer = await self._call_handler(job, payload, delivery, session)
             except Exception as error:
                 if diagnose(error).sqlstate is None:
                     raise
-                answer = await self._handle(job, payload, delivery, session)
-            if not (answer is None""",
+                answer = await self._call_handler(job, payload, delivery, session)
+            outcome = outcome_of(answer)
+            if not""",
             ),
         ),
         EXECUTE_TESTS,

@@ -1,7 +1,8 @@
-"""The jobs as plain arq functions: what arq's loop, or ours, calls.
+"""Where arq and the executor meet: how arq calls a job, and what goes back.
 
-The executor is in arq's ctx, since only a started worker has one. Outcomes become what arq
-understands: a return value, a `Retry` with a delay, or an error that is final.
+The jobs are plain arq functions, for arq's stock loop and for ours. The executor is in arq's ctx,
+since only a started worker has one. Outcomes become what arq understands: a return value, a
+`Retry` with a delay, or an error that is final.
 """
 
 import asyncio
@@ -17,23 +18,59 @@ from worker.execution import failures
 from worker.execution import serializer as wire
 from worker.execution.delivery import read_delivery
 from worker.execution.outcome import Conflict, Finished, Later, Outcome
-from worker.execution.serving import EXECUTOR, aborted_in_record
+from worker.loop import Worker
+from worker.loop.decode import ABORTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jobs import Job
     from worker.execution.executor import Executor
+    from worker.loop.claims import Claim
+    from worker.loop.decode import Refusal
 
-# Attempts are counted in the record; arq's own count of deliveries must never end a job.
+WORKER: Final = "teller_worker"
+"""The worker's place in its own ctx; absent where arq's stock loop runs our functions."""
+
+EXECUTOR: Final = "teller_executor"
+"""The executor's place in arq's ctx."""
+
+# Attempts are counted in the job's row; arq's own count of deliveries must never end a job.
 DELIVERIES_MAX: Final = 1_000_000
 
-# Above the longest policy: the executor's own deadline strikes first, and records what it did.
+# Above the longest policy: the executor's own deadline comes first, and is recorded.
 QUEUE_TIMEOUT_MARGIN: Final = timedelta(seconds=60)
 
 
+class TellerWorker(Worker):
+    """The worker of `python -m worker run`: our loop, with client aborts written to PostgreSQL."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - arq's thirty options
+        super().__init__(*args, **kwargs)
+        self.ctx[WORKER] = self
+
+    def is_aborting(self, redis_id: str) -> bool:
+        """Return whether a client has asked for this job's end."""
+        return redis_id in self.aborting_tasks
+
+    async def _refuse(self, claim: "Claim", refusal: "Refusal") -> None:
+        """Refuse a job that cannot run.
+
+        When a client aborted the job, cancel it in PostgreSQL first: otherwise the relay would
+        send it again once Redis has forgotten it.
+        """
+        executor: Executor | None = self.ctx.get(EXECUTOR)
+        if refusal.reason == ABORTED and executor is not None:
+            await executor.abort(claim.job_id)
+        await super()._refuse(claim, refusal)
+
+
 def arq_functions(jobs: "Mapping[str, Job]") -> list[Function]:
-    """Return an arq function for every kind, and the two that keep what no kind can run."""
+    """Return one function per kind, and three of ours.
+
+    Those are for bodies that are no job, kinds that this worker does not know, and jobs that were
+    claimed from PostgreSQL.
+    """
     return [
         *(_function_of(job) for job in jobs.values()),
         func(_malformed, name=wire.MALFORMED, max_tries=DELIVERIES_MAX),
@@ -48,24 +85,34 @@ def _function_of(job: "Job") -> Function:
         try:
             outcome = await executor.run(job, read_delivery(job.kind, ctx, args, kwargs))
         except asyncio.CancelledError:
-            await aborted_in_record(ctx)
+            await _record_abort(ctx)
             raise
-        return _answer(outcome)
+        return _to_arq(outcome)
 
     timeout = job.policy.timeout + QUEUE_TIMEOUT_MARGIN
     return func(run, name=job.kind, timeout=timeout, max_tries=DELIVERIES_MAX)
 
 
+async def _record_abort(ctx: dict[Any, Any]) -> None:
+    """After a cancellation that a client asked for, cancel the job in PostgreSQL too.
+
+    Must be awaited from the cancelled task itself, before it lets the cancellation go on.
+    """
+    worker: TellerWorker | None = ctx.get(WORKER)
+    if worker is not None and worker.is_aborting(ctx["job_id"]):
+        await asyncio.shield(ctx[EXECUTOR].abort(ctx["job_id"]))
+
+
 def _from_record(jobs: "Mapping[str, Job]") -> Function:
-    """Return the function that runs a job whose kind and payload are in the record alone."""
+    """Return the function that runs a job whose kind and payload are in PostgreSQL alone."""
 
     async def run(ctx: dict[Any, Any], kind: str) -> Any:  # noqa: ANN401 - arq's shape
         executor: Executor = ctx[EXECUTOR]
         delivery = replace(read_delivery(kind, ctx, [], {}), exclusive=True)
         job = jobs.get(kind)
         if job is None:
-            return _answer(await executor.wait_for_worker(delivery))
-        return _answer(await executor.run(job, delivery))
+            return _to_arq(await executor.wait_for_worker(delivery))
+        return _to_arq(await executor.run(job, delivery))
 
     timeout = max(job.policy.timeout for job in jobs.values()) + QUEUE_TIMEOUT_MARGIN
     return func(run, name=wire.FROM_RECORD, timeout=timeout, max_tries=DELIVERIES_MAX)
@@ -75,16 +122,16 @@ async def _malformed(ctx: dict[Any, Any], body: object) -> Any:  # noqa: ANN401 
     """Keep a body that is not a job in JSON as a dead job, with what it was."""
     executor: Executor = ctx[EXECUTOR]
     delivery = read_delivery("malformed", ctx, [body], {})
-    return _answer(await executor.mark_dead(delivery, failures.not_a_job()))
+    return _to_arq(await executor.mark_dead(delivery, failures.not_a_job()))
 
 
 async def _unknown_kind(ctx: dict[Any, Any], kind: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-    """Keep a job of a kind that another version of the worker may know."""
+    """Keep a job whose kind another version of the worker may know."""
     executor: Executor = ctx[EXECUTOR]
-    return _answer(await executor.wait_for_worker(read_delivery(kind, ctx, args, kwargs)))
+    return _to_arq(await executor.wait_for_worker(read_delivery(kind, ctx, args, kwargs)))
 
 
-def _answer(outcome: Outcome) -> Any:  # noqa: ANN401 - the job's own result
+def _to_arq(outcome: Outcome) -> Any:  # noqa: ANN401 - the job's own result
     """Turn an outcome into what arq understands.
 
     Raises:
@@ -104,4 +151,4 @@ def _answer(outcome: Outcome) -> Any:  # noqa: ANN401 - the job's own result
             raise JobConflictError("this id belongs to a job with another payload")
         case Later(delay):
             raise Retry(defer=delay)
-    raise AssertionError(f"an outcome that arq cannot be told: {outcome}")
+    raise AssertionError(f"an outcome without an answer for arq: {outcome}")

@@ -1,8 +1,8 @@
-"""The protected commit window: a cancel is either before the commit or after it, never unknown.
+"""The shielded commit: a cancel is either before the commit or after it, never unknown.
 
-A cancel that arrives while COMMIT is under way would leave a job that may have happened and says
-it did not. So the unit of work runs in a task of its own. A cancel before the commit has begun
-ends it; a later one waits for the answer, which is then the truth.
+A cancel that arrives while COMMIT is under way would report a job as cancelled whose effects may
+have been kept. So the unit of work runs in a task of its own. A cancel before the commit has begun
+ends that task; a later cancel waits for PostgreSQL's answer, which then decides.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ UNWIND_WAIT_S: Final = 5.0
 
 
 class CommitWindow:
-    """Where a unit of work says that from here on it must not be cut short."""
+    """Marks, in a unit of work, the point from which it must not be cut short."""
 
     __slots__ = ("begun",)
 
@@ -29,19 +29,15 @@ class CommitWindow:
         """Call directly before the commit, with no await in between."""
         self.begun = True
 
-    def close(self) -> None:
-        """Call when the commit has answered and more work follows that may be cut short."""
-        self.begun = False
 
-
-async def run_protected(unit: "Callable[[CommitWindow], Awaitable[T]]") -> T:
+async def shielded_commit(unit: "Callable[[CommitWindow], Awaitable[T]]") -> T:
     """Run a unit of work so that cancelling this call never cuts its commit in half.
 
     Returns:
-        The unit's own result; also when a cancel came during a commit that then succeeded.
+        The unit's own result, also when a cancel came during a commit that then succeeded.
 
     Raises:
-        asyncio.CancelledError: cancelled, and nothing was committed as far as anyone can know.
+        asyncio.CancelledError: cancelled before the commit, or its answer did not come in time.
     """
     window = CommitWindow()
     work = asyncio.ensure_future(unit(window))

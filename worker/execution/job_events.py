@@ -1,4 +1,4 @@
-"""What is told of a delivery: events with ids and times, and nothing of what is in it."""
+"""Events about one delivery: ids, times and states; never payloads or results."""
 
 import time
 from typing import TYPE_CHECKING
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from worker.monitoring.events import Events
 
 
-def tell_outcome(events: "Events", delivery: "Delivery", outcome: Outcome) -> Outcome:
-    """Emit what became of a delivery, and pass it on."""
+def emit_outcome(events: "Events", delivery: "Delivery", outcome: Outcome) -> Outcome:
+    """Emit what became of a delivery, and return the outcome unchanged."""
     about = {
         "job_id": str(delivery.job.id),
         "kind": delivery.job.kind,
@@ -33,10 +33,8 @@ def tell_outcome(events: "Events", delivery: "Delivery", outcome: Outcome) -> Ou
     return outcome
 
 
-def tell_trouble(
-    events: "Events", event: str, delivery: "Delivery", diagnosis: "Diagnosis"
-) -> None:
-    """Emit that a try went wrong, and how."""
+def emit_retry(events: "Events", event: str, delivery: "Delivery", diagnosis: "Diagnosis") -> None:
+    """Emit that a try went wrong, how, and by the event's name what follows."""
     events.emit(
         event,
         job_id=str(delivery.job.id),

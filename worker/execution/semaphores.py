@@ -1,8 +1,8 @@
-"""Lanes: jobs that contend for the same rows queue up before they take a connection.
+"""Keyed semaphores: jobs that contend for the same rows wait before they take a connection.
 
-A row lock would make them queue as well, but each with a connection and an open transaction. Two
-at a time per key are best: one holds the lock, the next has its statement waiting there. Lanes
-save work and guarantee nothing: correctness is the database's alone.
+A row lock would make them wait as well, but each with a connection and an open transaction. Two at
+a time per key are best: one holds the lock, the statement of the next waits for it in PostgreSQL.
+They save work and guarantee nothing: correctness is the database's alone.
 """
 
 import asyncio
@@ -12,34 +12,38 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-WIDTH: Final = 2
+HOLDERS_PER_KEY_MAX: Final = 2
 WAIT_MAX_S: Final = 10.0
-"""A job that has waited this long goes ahead anyway: a lane must never stop it."""
+"""A job that has waited this long goes ahead anyway: a semaphore must never stop it."""
 
 
-class Lanes:
-    """The lanes of one process, by key; a key that nobody holds takes no memory."""
+class KeyedSemaphores:
+    """The semaphores of one process, by key; a key that no job holds takes no memory."""
 
-    def __init__(self, width: int = WIDTH) -> None:
-        self._width = width
-        self._inside: dict[str, int] = {}
+    def __init__(self, holders_max: int = HOLDERS_PER_KEY_MAX) -> None:
+        self._holders_max = holders_max
+        self._holders: dict[str, int] = {}
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
-    def pass_through(self, keys: "Iterable[str]") -> "Passage":
-        """Return a context manager that holds a place in each key's lane for its block."""
-        return Passage(self, keys)
+    def __len__(self) -> int:
+        """Return how many keys are held or waited for."""
+        return len(self._holders | self._waiting)
 
-    def enter_free(self, key: str) -> bool:
-        """Take a place in a key's lane if there is one."""
-        inside = self._inside.get(key, 0)
-        if inside >= self._width:
+    def hold(self, keys: "Iterable[str]") -> "Hold":
+        """Return a context manager that holds the semaphore of each key for its block."""
+        return Hold(self, keys)
+
+    def try_acquire(self, key: str) -> bool:
+        """Acquire a key's semaphore if that needs no wait."""
+        holders = self._holders.get(key, 0)
+        if holders >= self._holders_max:
             return False
-        self._inside[key] = inside + 1
+        self._holders[key] = holders + 1
         return True
 
-    async def enter(self, key: str) -> None:
-        """Wait for a place in a key's lane, first come, first served."""
-        if self.enter_free(key):
+    async def acquire(self, key: str) -> None:
+        """Acquire a key's semaphore, first come, first served."""
+        if self.try_acquire(key):
             return
         turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, deque()).append(turn)
@@ -47,13 +51,13 @@ class Lanes:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.leave(key)  # the place was given to us in the same moment: pass it on
+                self.release(key)  # acquired in the same moment: pass it on
             else:
-                self._step_out(key, turn)
+                self._stop_waiting(key, turn)
             raise
 
-    def _step_out(self, key: str, turn: "asyncio.Future[None]") -> None:
-        """Give up waiting; whoever left between the cancellation and now has passed us over."""
+    def _stop_waiting(self, key: str, turn: "asyncio.Future[None]") -> None:
+        """Leave the queue; a release since the cancellation may have removed the turn already."""
         queue = self._waiting.get(key)
         if queue is None or turn not in queue:
             return
@@ -61,8 +65,8 @@ class Lanes:
         if not queue:
             del self._waiting[key]
 
-    def leave(self, key: str) -> None:
-        """Give the place to the next in line, or give it up."""
+    def release(self, key: str) -> None:
+        """Hand a key's semaphore to the next in line, or give it back."""
         queue = self._waiting.get(key)
         while queue:
             turn = queue.popleft()
@@ -71,29 +75,29 @@ class Lanes:
             if not turn.done():
                 turn.set_result(None)
                 return
-        left = self._inside[key] - 1
+        left = self._holders[key] - 1
         if left:
-            self._inside[key] = left
+            self._holders[key] = left
         else:
-            del self._inside[key]
+            del self._holders[key]
 
 
-class Passage:
-    """Places in several lanes, for as long as a block runs."""
+class Hold:
+    """Several semaphores, held for as long as a block runs."""
 
-    __slots__ = ("_held", "_lanes", "_wanted")
+    __slots__ = ("_held", "_semaphores", "_wanted")
 
-    def __init__(self, lanes: Lanes, keys: "Iterable[str]") -> None:
-        self._lanes = lanes
+    def __init__(self, semaphores: KeyedSemaphores, keys: "Iterable[str]") -> None:
+        self._semaphores = semaphores
         # In order of keys, so that two jobs with keys in common cannot wait for each other.
         self._wanted = sorted(set(keys), reverse=True)
         self._held: list[str] = []
 
     async def __aenter__(self) -> None:
-        """Wait for all places, at most `WAIT_MAX_S`."""
+        """Wait for all keys, at most `WAIT_MAX_S`."""
         try:
             while self._wanted:
-                if not self._lanes.enter_free(self._wanted[-1]):
+                if not self._semaphores.try_acquire(self._wanted[-1]):
                     async with asyncio.timeout(WAIT_MAX_S):
                         await self._wait_for_all()
                     return
@@ -101,19 +105,19 @@ class Passage:
         except TimeoutError:
             pass
         except BaseException:
-            self._leave()
+            self._release()
             raise
 
     async def __aexit__(self, *_: object) -> None:
-        """Leave them to the next."""
-        self._leave()
+        """Release them to the next in line."""
+        self._release()
 
     async def _wait_for_all(self) -> None:
         while self._wanted:
-            await self._lanes.enter(self._wanted[-1])
+            await self._semaphores.acquire(self._wanted[-1])
             self._held.append(self._wanted.pop())
 
-    def _leave(self) -> None:
+    def _release(self) -> None:
         for key in self._held:
-            self._lanes.leave(key)
+            self._semaphores.release(key)
         self._held.clear()

@@ -12,7 +12,7 @@ from worker.execution import serializer as wire
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-    from worker.execution.serving import ServingWorker
+    from worker.execution.arq_adapter import TellerWorker
     from worker.monitoring.events import Events
 
 LOOK_FOR_LOSS_EVERY_S: Final = 0.2
@@ -27,7 +27,7 @@ class Fallback:
 
     def __init__(
         self,
-        worker: "ServingWorker",
+        worker: "TellerWorker",
         sessions: "async_sessionmaker[AsyncSession]",
         events: "Events",
     ) -> None:

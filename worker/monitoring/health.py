@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import RedisError
 
-from worker.execution.serving import SERVING
+from worker.execution.arq_adapter import WORKER
 from worker.monitoring.backlog import Census
 from worker.monitoring.heartbeat import Heartbeat, code_version
 from worker.monitoring.http.pages import Pages
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-    from worker.execution.serving import ServingWorker
+    from worker.execution.arq_adapter import TellerWorker
     from worker.maintenance.runner import Duty
     from worker.monitoring.events import Events
     from worker.settings import Settings
@@ -54,7 +54,7 @@ class Health:
             ctx: arq's, with the loop in it if it is ours; the stock loop tells less of itself.
         """
         kinds = list(kinds)
-        worker: ServingWorker | None = ctx.get(SERVING)
+        worker: TellerWorker | None = ctx.get(WORKER)
         redis: Redis = ctx["redis"]
 
         def is_draining() -> bool:

@@ -7,19 +7,20 @@ Without the package, or without anybody who collects spans, `create_tracing` ret
 
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from db.traces import Traces
 from worker.monitoring.heartbeat import code_version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator
+    from uuid import UUID
 
-    from opentelemetry.trace import Link, Span, Tracer
+    from opentelemetry.trace import Link, Tracer
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-    from worker.execution.delivery import Delivery
+    from db.execution import Delivered
     from worker.monitoring.events import Events
 
 SCOPE: Final = "teller.worker"
@@ -88,12 +89,13 @@ class Tracing:
         self._tracer = tracer
         self._sessions = sessions
 
-    @contextmanager
-    def span(self, delivery: "Delivery", traceparent: str | None) -> "Iterator[Span]":
-        """Open the span of one delivery, linked to whoever enqueued the job."""
+    @asynccontextmanager
+    async def observe(self, job: "Delivered", try_number: int) -> "AsyncIterator[None]":
+        """Open the span of one delivery, linked to the span that enqueued the job."""
         from opentelemetry.trace import SpanKind
 
-        kind = delivery.job.kind
+        traceparent = await self._traceparent_of(job.id)
+        kind = job.kind
         with self._tracer.start_as_current_span(
             f"process {kind}",
             kind=SpanKind.CONSUMER,
@@ -103,19 +105,19 @@ class Tracing:
                 "messaging.operation.name": "process",
                 "messaging.operation.type": "process",
                 "messaging.destination.name": kind,
-                "messaging.message.id": str(delivery.job.id),
-                "teller.job.try": delivery.try_number,
+                "messaging.message.id": str(job.id),
+                "teller.job.try": try_number,
             },
             record_exception=False,  # its message could quote a payload
             set_status_on_exception=False,
-        ) as span:
-            yield span
+        ):
+            yield
 
-    async def caller_of(self, delivery: "Delivery") -> str | None:
+    async def _traceparent_of(self, job_id: "UUID") -> str | None:
         """Return the trace context that the job was accepted with; never raises."""
         try:
             async with self._sessions() as session:
-                return await Traces(session).traceparent(delivery.job.id)
+                return await Traces(session).traceparent(job_id)
         except Exception:  # noqa: BLE001 - a span without its link is better than a job not run
             return None
 

@@ -157,7 +157,7 @@ class Desk:
             self.sessions.kw["bind"],
             Events(lambda name, fields: self.told.append((name, fields))),
             self.reports,
-            lambda: 0.5,
+            jitter=lambda: 0.5,
         )
 
     def delivery(self, *, job_id=None, try_number=1, accepted_at=None, **wish):

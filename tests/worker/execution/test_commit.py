@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from worker.execution import commit as protected
-from worker.execution.commit import run_protected
+from worker.execution import commit
+from worker.execution.commit import shielded_commit
 
 
 async def started(task_factory):
@@ -28,7 +28,7 @@ async def test_a_cancel_before_the_commit_ends_the_work():
             assert not window.begun
             ended.set()
 
-    task = await started(lambda there: run_protected(lambda window: unit(there, window)))
+    task = await started(lambda there: shielded_commit(lambda window: unit(there, window)))
     task.cancel()
 
     with pytest.raises(asyncio.CancelledError):
@@ -45,7 +45,7 @@ async def test_a_cancel_during_the_commit_waits_for_its_answer():
         await answer.wait()
         return "committed"
 
-    task = await started(lambda there: run_protected(lambda window: unit(there, window)))
+    task = await started(lambda there: shielded_commit(lambda window: unit(there, window)))
     task.cancel()
     await asyncio.sleep(0)
     assert not task.done()
@@ -63,7 +63,7 @@ async def test_a_commit_that_fails_under_a_cancel_is_a_cancel():
         await answer.wait()
         raise ConnectionError
 
-    task = await started(lambda there: run_protected(lambda window: unit(there, window)))
+    task = await started(lambda there: shielded_commit(lambda window: unit(there, window)))
     task.cancel()
     await asyncio.sleep(0)
     answer.set()
@@ -72,15 +72,15 @@ async def test_a_commit_that_fails_under_a_cancel_is_a_cancel():
         await task
 
 
-async def test_a_commit_that_never_answers_does_not_hold_a_cancel_for_ever(monkeypatch):
-    monkeypatch.setattr(protected, "COMMIT_ANSWER_WAIT_S", 0.01)
+async def test_a_commit_that_never_answers_does_not_hold_a_cancel_forever(monkeypatch):
+    monkeypatch.setattr(commit, "COMMIT_ANSWER_WAIT_S", 0.01)
 
     async def unit(there, window):
         window.open()
         there.set()
         await asyncio.Event().wait()
 
-    task = await started(lambda there: run_protected(lambda window: unit(there, window)))
+    task = await started(lambda there: shielded_commit(lambda window: unit(there, window)))
     task.cancel()
 
     with pytest.raises(asyncio.CancelledError):
@@ -92,4 +92,4 @@ async def test_an_error_passes_through_unchanged():
         raise ValueError("as it was")
 
     with pytest.raises(ValueError, match="as it was"):
-        await run_protected(unit)
+        await shielded_commit(unit)

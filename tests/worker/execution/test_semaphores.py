@@ -1,4 +1,4 @@
-"""Lanes keep order, never deadlock, and leave nothing behind."""
+"""Keyed semaphores keep order, never deadlock, and leave nothing behind."""
 
 import asyncio
 import random
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.execution import semaphores as lanes
-from worker.execution.semaphores import Lanes
+from worker.execution import semaphores
+from worker.execution.semaphores import KeyedSemaphores
 
 keys = st.lists(st.sampled_from("abcd"), max_size=4)
 
@@ -18,12 +18,12 @@ async def settle():
         await asyncio.sleep(0)
 
 
-async def test_no_more_than_the_width_are_inside():
-    lane, inside, most = Lanes(width=2), 0, 0
+async def test_no_more_than_the_maximum_hold_a_key():
+    keyed, inside, most = KeyedSemaphores(2), 0, 0
 
     async def job():
         nonlocal inside, most
-        async with lane.pass_through(["hot"]):
+        async with keyed.hold(["hot"]):
             inside += 1
             most = max(most, inside)
             await settle()
@@ -34,11 +34,11 @@ async def test_no_more_than_the_width_are_inside():
     assert most == 2
 
 
-async def test_a_lane_is_first_come_first_served():
-    lane, order = Lanes(width=1), []
+async def test_a_key_is_first_come_first_served():
+    keyed, order = KeyedSemaphores(1), []
 
     async def job(number):
-        async with lane.pass_through(["hot"]):
+        async with keyed.hold(["hot"]):
             order.append(number)
             await settle()
 
@@ -48,18 +48,18 @@ async def test_a_lane_is_first_come_first_served():
 
 
 async def test_jobs_without_a_key_in_common_do_not_wait_for_each_other():
-    lane = Lanes(width=1)
+    keyed = KeyedSemaphores(1)
 
-    async with lane.pass_through(["a"]), asyncio.timeout(5), lane.pass_through(["b"]):
+    async with keyed.hold(["a"]), asyncio.timeout(5), keyed.hold(["b"]):
         pass
 
 
 async def test_one_that_gives_up_waiting_leaves_no_gap():
-    lane = Lanes(width=1)
+    keyed = KeyedSemaphores(1)
     release = asyncio.Event()
 
     async def job(until):
-        async with lane.pass_through(["hot"]):
+        async with keyed.hold(["hot"]):
             await until.wait()
 
     first = asyncio.ensure_future(job(release))
@@ -71,16 +71,15 @@ async def test_one_that_gives_up_waiting_leaves_no_gap():
     async with asyncio.timeout(5):
         await asyncio.gather(first, third)
 
-    assert lane._inside == {}
-    assert lane._waiting == {}
+    assert len(keyed) == 0
 
 
 async def test_one_that_is_cancelled_as_its_turn_comes_passes_it_on():
-    lane = Lanes(width=1)
+    keyed = KeyedSemaphores(1)
     release = asyncio.Event()
 
     async def job():
-        async with lane.pass_through(["hot"]):
+        async with keyed.hold(["hot"]):
             await release.wait()
 
     first, second, third = (asyncio.ensure_future(job()) for _ in range(3))
@@ -91,27 +90,27 @@ async def test_one_that_is_cancelled_as_its_turn_comes_passes_it_on():
     async with asyncio.timeout(5):
         await asyncio.gather(first, third)
 
-    assert lane._inside == {}
+    assert len(keyed) == 0
 
 
-async def test_a_lane_that_does_not_move_is_not_waited_for_for_ever(monkeypatch):
-    monkeypatch.setattr(lanes, "WAIT_MAX_S", 0.01)
-    lane = Lanes(width=1)
+async def test_a_key_that_is_never_released_is_not_waited_for_forever(monkeypatch):
+    monkeypatch.setattr(semaphores, "WAIT_MAX_S", 0.01)
+    keyed = KeyedSemaphores(1)
 
-    async with lane.pass_through(["hot"]), asyncio.timeout(5), lane.pass_through(["hot"]):
+    async with keyed.hold(["hot"]), asyncio.timeout(5), keyed.hold(["hot"]):
         pass
 
-    assert lane._inside == {}
+    assert len(keyed) == 0
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(keys, max_size=30), st.integers(0, 2**32))
 def test_no_mix_of_keys_and_cancels_deadlocks_or_leaks(jobs, seed):
     async def run():
-        chance, lane = random.Random(seed), Lanes(width=2)
+        chance, keyed = random.Random(seed), KeyedSemaphores(2)
 
         async def job(wanted):
-            async with lane.pass_through(wanted):
+            async with keyed.hold(wanted):
                 for _ in range(chance.randint(0, 3)):
                     await asyncio.sleep(0)
 
@@ -122,8 +121,7 @@ def test_no_mix_of_keys_and_cancels_deadlocks_or_leaks(jobs, seed):
                 task.cancel()
         async with asyncio.timeout(10):
             await asyncio.gather(*tasks, return_exceptions=True)
-        assert lane._inside == {}
-        assert lane._waiting == {}
+        assert len(keyed) == 0
 
     asyncio.run(run())
 
@@ -131,12 +129,12 @@ def test_no_mix_of_keys_and_cancels_deadlocks_or_leaks(jobs, seed):
 def test_the_bound_is_below_every_queue_timeout():
     from worker.execution.arq_adapter import QUEUE_TIMEOUT_MARGIN
 
-    assert QUEUE_TIMEOUT_MARGIN.total_seconds() > lanes.WAIT_MAX_S
+    assert QUEUE_TIMEOUT_MARGIN.total_seconds() > semaphores.WAIT_MAX_S
 
 
-@pytest.mark.parametrize("width", [1, 3])
-async def test_a_job_may_name_a_key_twice(width):
-    lane = Lanes(width=width)
+@pytest.mark.parametrize("holders_max", [1, 3])
+async def test_a_job_may_name_a_key_twice(holders_max):
+    keyed = KeyedSemaphores(holders_max)
 
-    async with asyncio.timeout(5), lane.pass_through(["a", "a"]):
+    async with asyncio.timeout(5), keyed.hold(["a", "a"]):
         pass

@@ -17,9 +17,8 @@ from db.execution import Delivered
 from jobs import registry
 from jobs._reports import Reports
 from worker.execution.delivery import Delivery, with_payload
-from worker.execution.observed import ObservedExecutor
+from worker.execution.executor import Executor
 from worker.monitoring.events import Events
-from worker.monitoring.state import Condition
 from worker.monitoring.tracing import Tracing, create_tracing
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -38,10 +37,9 @@ def run(sessions, exporter):
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracing = Tracing(provider.get_tracer("test"), sessions)
-    executor = ObservedExecutor(
-        *(sessions.kw["bind"], Events(tracing.note), Reports("file:///nowhere"), lambda: 0.0),
-        condition=Condition(),
-        tracing=tracing,
+    executor = Executor(
+        *(sessions.kw["bind"], Events(tracing.note), Reports("file:///nowhere")),
+        instrument=tracing.observe,
     )
 
     async def one(job_id, payload):
