@@ -2,68 +2,68 @@
 
 A report is built for real as well, but published into a directory that is deleted at once. What a
 handler does outside PostgreSQL and its reports cannot be taken back: a job that has such effects
-has them in a rehearsal too.
+has them in a dry run too.
 """
 
-import asyncio
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from db.engine import ONE_MOMENT
 from db.store import Store
-from jobs import Cancel, Context, Rejected, Snooze, registry
+from jobs import Context, registry
 from jobs._reports import Reports
 from worker.execution import failures
+from worker.execution.executor import call_handler
+from worker.execution.outcome import Finished, Later, outcome_of
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
     from db.operations import Whole
-    from jobs import Job
+    from jobs import Job, Payload
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsed:
-    """What would become of a job, if it ran now."""
+class Preview:
+    """What would become of a job if it ran now."""
 
     outcome: str
-    """A state of the record; or `snoozed`, `failed`, `unknown kind`."""
+    """A state of the job's row; or `snoozed`, `failed`, `unknown kind`."""
     detail: Any
 
     @property
     def is_good(self) -> bool:
-        """Whether the job would get somewhere."""
+        """Whether the job would run without a failure."""
         return self.outcome in {"completed", "rejected", "cancelled", "snoozed"}
 
 
-async def rehearse(sessions: "async_sessionmaker[AsyncSession]", row: "Whole") -> Rehearsed:
+async def dry_run(sessions: "async_sessionmaker[AsyncSession]", row: "Whole") -> Preview:
     """Run a job's handler without effect, and return what it would come to."""
     job = registry().get(row.kind)
     if job is None:
-        return Rehearsed("unknown kind", failures.unknown_kind(row.kind).message)
+        return Preview("unknown kind", failures.unknown_kind(row.kind).message)
     try:
         payload = job.payload.from_wire(row.payload)
     except ValidationError as error:
-        return Rehearsed("failed", {"InvalidPayload": failures.validation_message(error)})
+        return Preview("failed", {"InvalidPayload": failures.validation_message(error)})
     try:
-        with tempfile.TemporaryDirectory(prefix="teller-rehearsal-") as scratch:
-            reports = Reports(Path(scratch).as_uri())
-            async with asyncio.timeout(job.policy.timeout.total_seconds()):
-                return _told(await _perform(sessions, job, payload, row, reports))
-    except Exception as error:  # noqa: BLE001 - whatever a handler raises is what we want to see
+        with tempfile.TemporaryDirectory(prefix="teller-dry-run-") as scratch:
+            answer = await _call(sessions, job, payload, row, Reports(Path(scratch).as_uri()))
+        return _preview(outcome_of(answer))
+    except Exception as error:  # noqa: BLE001 - whatever a handler raises is what the caller wants
         failure = failures.describe(error)
         detail = {failure.error: failure.message, "sqlstate": failure.sqlstate}
-        return Rehearsed("failed", detail)
+        return Preview("failed", detail)
 
 
-async def _perform(
+async def _call(
     sessions: "async_sessionmaker[AsyncSession]",
     job: "Job",
-    payload: Any,  # noqa: ANN401 - the kind's own
+    payload: "Payload",
     row: "Whole",
     reports: Reports,
 ) -> object:
@@ -78,20 +78,14 @@ async def _perform(
             reports=reports,
         )
         try:
-            return await job.handler(context, payload)
+            return await call_handler(job, context, payload)
         finally:
             await session.rollback()
 
 
-def _told(answer: object) -> Rehearsed:
-    match answer:
-        case Rejected(code, message):
-            return Rehearsed("rejected", {"code": code, "message": message})
-        case Cancel(reason):
-            return Rehearsed("cancelled", {"reason": reason})
-        case Snooze(delay):
-            return Rehearsed("snoozed", {"delay_s": delay.total_seconds()})
-        case BaseModel():
-            return Rehearsed("completed", answer.model_dump(mode="json"))
-        case _:
-            return Rehearsed("completed", None)
+def _preview(outcome: Finished | Later) -> Preview:
+    match outcome:
+        case Finished(state, result):
+            return Preview(state, result)
+        case Later(delay):
+            return Preview("snoozed", {"delay_s": delay.total_seconds()})

@@ -32,7 +32,7 @@ from worker.cli.jobs.tables import (
     whole_as_dict,
 )
 from worker.errors import StartupError, TellerError
-from worker.execution.dry_run import Rehearsed, rehearse
+from worker.execution.dry_run import Preview, dry_run
 from worker.settings import load_settings
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ async def _rehearse(names: list[str] | None, which: Filter) -> int:
             job = await desk.find(name)
             if job.state not in {"dead", "queued"}:
                 raise UsageError(f"job {job.id} is {job.state}: it has taken effect already")
-            seen = await rehearse(desk.sessions, job)
+            seen = await dry_run(desk.sessions, job)
             all_good = all_good and seen.is_good
             typer.echo(_rehearsed(job.id, seen))
     return 0 if all_good else NOT_DONE
@@ -272,7 +272,7 @@ def _left_over(jobs: list[Whole], done: list[UUID], what: str, why_not: str) -> 
     return 0 if len(done) == len(jobs) else NOT_DONE
 
 
-def _rehearsed(job_id: UUID, seen: Rehearsed) -> str:
+def _rehearsed(job_id: UUID, seen: Preview) -> str:
     return f"{job_id} would be {seen.outcome}: {as_json(seen.detail)}"
 
 
