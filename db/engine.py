@@ -1,5 +1,6 @@
 """The engine and the session factory: every option that matters is written here."""
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -13,6 +14,8 @@ from sqlalchemy.ext.asyncio import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from sqlalchemy import URL
     from sqlalchemy.pool import PoolResetState
 
@@ -78,6 +81,18 @@ def create_engine(url: str, *, pool_size: int, application_name: str) -> AsyncEn
     event.listen(engine.sync_engine, "checkout", _replace_if_closed)
     event.listen(engine.sync_engine, "reset", _end_own_transaction)
     return engine
+
+
+@asynccontextmanager
+async def open_engine(
+    url: str, *, pool_size: int, application_name: str
+) -> "AsyncIterator[AsyncEngine]":
+    """Open an engine for a block, for example a command, and dispose of it. See `create_engine`."""
+    engine = create_engine(url, pool_size=pool_size, application_name=application_name)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
 
 
 def create_sessions(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:

@@ -1,4 +1,1 @@
-"""Runs jobs: the only package that knows arq's Worker.
-
-Read `app.py` first (what is composed of what), then `execute.py` (the life of one job).
-"""
+"""The machine: runs jobs. Read `app.py` first (what is composed of what), then `execution`."""

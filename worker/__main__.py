@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from worker import cli
-from worker.errors import TellerError, tell
+from worker.errors import TellerError, report_error
 
 if TYPE_CHECKING:
     from typer._click.core import Command, Context  # typer carries its own copy of click
@@ -56,7 +56,7 @@ def run() -> int:
     try:
         app(standalone_mode=True)
     except TellerError as error:
-        return tell(error)
+        return report_error(error)
     return 0
 
 

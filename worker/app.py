@@ -4,15 +4,19 @@
 built when they are asked for, so that importing this module reads no environment.
 """
 
+import asyncio
 import os
+import random
 import socket
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final
 
 from arq.connections import RedisSettings
 
-from db.engine import create_engine, create_sessions
+from db.engine import create_engine, create_sessions, open_engine
+from db.errors import TRANSIENT, diagnose
 from db.migrate import SchemaOutdatedError, migrate, require_current
 from jobs import registry
 from jobs._reports import DestinationError, Reports
@@ -21,6 +25,7 @@ from worker.execution import serializer as wire
 from worker.execution.arq_adapter import EXECUTOR, WORKER, TellerWorker, arq_functions
 from worker.execution.executor import Executor
 from worker.execution.progress import ProgressBoard
+from worker.execution.retry import full_jitter
 from worker.maintenance.cron import check
 from worker.maintenance.fallback import Fallback
 from worker.maintenance.relay import Relay
@@ -30,11 +35,11 @@ from worker.monitoring import Health
 from worker.monitoring.events import Events, log_events
 from worker.monitoring.logs import configure_logs, hide_arguments
 from worker.monitoring.tracing import create_tracing
-from worker.outlast import outlast
 from worker.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from arq.worker import Function
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -50,6 +55,10 @@ DUTIES = "teller_duties"
 HEALTH = "teller_health"
 
 HEALTH_CHECK_INTERVAL_S = 5
+
+WAIT_BASE_S: Final = 0.2
+WAIT_MAX_S: Final = 5.0
+"""Between two looks for a database that is away when the worker starts."""
 
 
 class Options:
@@ -92,7 +101,7 @@ class Options:
         self.log_results = False  # a result may hold what no log should
 
     async def _start(self, ctx: dict[Any, Any]) -> None:
-        """Give the worker its one engine, checked to hold this code's schema."""
+        """Build what the functions need, once PostgreSQL answers and has this code's schema."""
         settings = self._settings
         configure_logs(settings.log_level)
         hide_arguments()
@@ -105,10 +114,10 @@ class Options:
         events = ctx[EVENTS] = Events(log_events, *self._subscribers)
         sessions = create_sessions(engine)
         kinds = registry()
-        # First of all, so that a worker that waits for its servers is live, and says so.
+        # Before anything else: a worker that waits for its servers answers probes meanwhile.
         health = ctx[HEALTH] = Health(settings, sessions, events, kinds, ctx)
         health.start()
-        await outlast(partial(self._check_schema, engine), events)
+        await wait_for_database(partial(_check_schema, engine), events)
         reports = open_reports(settings.reports_url)
         reports.watch(ProgressBoard(ctx["redis"]).note)
         tracing = create_tracing(sessions, events)
@@ -127,15 +136,8 @@ class Options:
         health.ready()
         events.emit("worker.started", concurrency=settings.concurrency)
 
-    @staticmethod
-    async def _check_schema(engine: "AsyncEngine") -> None:
-        try:
-            await require_current(engine)
-        except SchemaOutdatedError as error:
-            raise StartupError(str(error)) from error
-
     async def _stop(self, ctx: dict[Any, Any]) -> None:
-        # A start that failed half-way has less to let go of.
+        # A start that failed half-way has less to release.
         duties: Duties | None = ctx.pop(DUTIES, None)
         if duties is not None:
             await duties.stop()
@@ -146,6 +148,35 @@ class Options:
         if engine is not None:
             await engine.dispose()
             ctx[EVENTS].emit("worker.stopped")
+
+
+async def wait_for_database(check: "Callable[[], Awaitable[None]]", events: Events) -> None:
+    """Repeat a check of the database until it succeeds, however long PostgreSQL is away.
+
+    Raises:
+        Exception: whatever the check raises that waiting cannot help: a wrong password, an
+            outdated schema.
+    """
+    for tries in count(1):
+        try:
+            return await check()
+        except Exception as error:
+            diagnosis = diagnose(error)
+            if diagnosis.trouble not in TRANSIENT:
+                raise
+            wait_s = full_jitter(WAIT_BASE_S, WAIT_MAX_S, tries, random.random())  # noqa: S311 - jitter
+            events.emit(
+                "worker.waits_for_database", error=type(error).__name__, sqlstate=diagnosis.sqlstate
+            )
+            await asyncio.sleep(wait_s)
+    raise AssertionError("unreachable: the count has no end")
+
+
+async def _check_schema(engine: "AsyncEngine") -> None:
+    try:
+        await require_current(engine)
+    except SchemaOutdatedError as error:
+        raise StartupError(str(error)) from error
 
 
 @asynccontextmanager
@@ -161,22 +192,11 @@ async def _observe(
         condition.jobs_running -= 1
 
 
-@asynccontextmanager
-async def database(
+def database(
     settings: Settings, *, name: str, pool_size: int
-) -> "AsyncIterator[AsyncEngine]":
-    """Open an engine for a command, and dispose of it.
-
-    Args:
-        settings: where the database is.
-        name: shown in `pg_stat_activity`.
-        pool_size: connections at most.
-    """
-    engine = create_engine(str(settings.database_url), pool_size=pool_size, application_name=name)
-    try:
-        yield engine
-    finally:
-        await engine.dispose()
+) -> "AbstractAsyncContextManager[AsyncEngine]":
+    """Open an engine for a command, and dispose of it."""
+    return open_engine(str(settings.database_url), pool_size=pool_size, application_name=name)
 
 
 def open_reports(url: str) -> Reports:
@@ -210,7 +230,7 @@ def create_worker(
         settings: this process's.
         burst: work off what is queued, then end.
         handle_signals: whether SIGTERM drains it; False where the caller owns the signals.
-        subscribers: hear every event, beside the log.
+        subscribers: called with every event, beside the log.
     """
     options = vars(Options(settings, subscribers))
     # It works without Redis as well, so it does not wait for it to begin.

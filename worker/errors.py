@@ -1,7 +1,7 @@
 """What a job's caller may get instead of a result, and what stops a worker from starting.
 
 TellerError
-├── JobDeadError        the job failed for good; the record has every error
+├── JobDeadError        the job failed for good; its row has the errors
 ├── JobCancelledError   the job was cancelled before it took effect
 ├── JobConflictError    the id belongs to a job with another payload
 └── StartupError        the worker cannot start; the message says what to do
@@ -33,7 +33,7 @@ class StartupError(TellerError):
     """The worker cannot start."""
 
 
-def tell(error: TellerError) -> int:
-    """Say an expected error in one line, and return the exit code for it."""
+def report_error(error: TellerError) -> int:
+    """Write an expected error to standard error as one line; return the exit code for it."""
     sys.stderr.write(f"error: {error}\n")
     return USAGE_ERROR

@@ -2,33 +2,37 @@
 
 import pytest
 
-from worker import outlast as module
+from worker import app
+from worker.app import wait_for_database
 from worker.monitoring.events import Events
-from worker.outlast import outlast
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    monkeypatch.setattr(module, "WAIT_BASE_S", 0.001)
+def short_waits(monkeypatch):
+    monkeypatch.setattr(app, "WAIT_BASE_S", 0.001)
 
 
 async def test_a_database_that_is_away_is_waited_for():
-    tries, told = [], []
+    tries, emitted = [], []
 
-    async def connect():
+    async def check():
         tries.append(1)
         if len(tries) < 4:
             raise TimeoutError
-        return "there"
 
-    assert await outlast(connect, Events(lambda name, _fields: told.append(name))) == "there"
+    await wait_for_database(check, Events(lambda name, _fields: emitted.append(name)))
+
     assert len(tries) == 4
-    assert told == ["worker.waits_for_database"] * 3
+    assert emitted == ["worker.waits_for_database"] * 3
 
 
 async def test_an_error_of_another_kind_is_not():
+    tries = []
+
     async def be_outdated():
+        tries.append(1)
         raise RuntimeError("run migrate")
 
     with pytest.raises(RuntimeError, match="run migrate"):
-        await outlast(be_outdated, Events())
+        await wait_for_database(be_outdated, Events())
+    assert len(tries) == 1

@@ -8,7 +8,7 @@ import sys
 from typing import Final
 
 from worker.app import create_worker
-from worker.errors import TellerError, tell
+from worker.errors import TellerError, report_error
 from worker.monitoring.logs import configure_all_logs
 from worker.process.memory import settle_once_started
 from worker.process.supervisor import stop_with_supervisor
@@ -38,7 +38,7 @@ def main() -> int:
         burst = BURST in sys.argv[1:]
         create_worker(settings, burst=burst, subscribers=[settle_once_started]).run()
     except TellerError as error:
-        return tell(error)
+        return report_error(error)
     return 0
 
 
