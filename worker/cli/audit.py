@@ -11,11 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from db.audit import Report, audit
-from db.engine import create_sessions
-from worker.app import database
-from worker.settings import load_settings
+from worker.cli._connections import open_connections
+from worker.cli._options import command_line
 
-app = typer.Typer(add_completion=False, help=__doc__)
+app = command_line()
 
 DIFFERENCE_FOUND = 1
 
@@ -37,11 +36,7 @@ def run(as_json: Json = False) -> None:  # noqa: FBT002 - a flag of the command 
 
 
 async def _audit() -> Report:
-    settings = load_settings()
-    async with (
-        database(settings, name="teller-audit", pool_size=1) as engine,
-        create_sessions(engine)() as session,
-    ):
+    async with open_connections("audit") as opened, opened.sessions() as session:
         return await audit(session)
 
 

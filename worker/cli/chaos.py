@@ -9,13 +9,14 @@ import typer
 import uvloop
 from rich.console import Console
 
+from worker.cli._connections import reporting_unreachable_database
+from worker.cli._options import UsageError, command_line
 from worker.dev.chaos import Kind, Summary, Wishes, run, show
 from worker.dev.chaos.load import BrokenPromiseError
 from worker.dev.chaos.sites import Site, refuse_production, site
-from worker.errors import StartupError
 from worker.process.supervisor import PROCESSES_MAX
 
-app = typer.Typer(add_completion=False, help=__doc__)
+app = command_line()
 
 WRONG: Final = 1
 JOBS_PER_FAULT: Final = 150
@@ -41,13 +42,13 @@ def chaos(  # noqa: PLR0913 - the options of a command line
     processes: Processes = 3,
     concurrency: Concurrency = 8,
 ) -> None:
-    """Move money while workers and servers are killed, frozen, flushed and restarted.
+    """Move money while workers and servers are killed and restarted.
 
-    Without DATABASE_URL and REDIS_URL it starts servers of its own. Given ones must be marked as
-    tests': a database name that ends with _test or _chaos, and in Redis the key
-    teller:may-be-flushed. Exit code 0 only if nothing was lost, doubled or left behind.
+    Without DATABASE_URL and REDIS_URL it starts servers of its own. Given servers must be marked
+    as tests': by a database name that ends with `_test` or `_chaos`, and in Redis by the key
+    `teller:may-be-flushed`. Exit code 0 only if nothing was lost, doubled or left behind.
     """
-    # That Redis is away is what we want.
+    # A Redis that does not answer is part of the plan here.
     logging.getLogger("jobs.client").setLevel(logging.ERROR)
     console = Console()
     wishes = Wishes(
@@ -58,7 +59,8 @@ def chaos(  # noqa: PLR0913 - the options of a command line
         processes=processes,
         concurrency=concurrency,
     )
-    with site(os.environ.get("DATABASE_URL"), os.environ.get("REDIS_URL")) as place:
+    urls = os.environ.get("DATABASE_URL"), os.environ.get("REDIS_URL")
+    with site(*urls) as place, reporting_unreachable_database():
         try:
             summary = uvloop.run(_run(place, wishes, console))
         except BrokenPromiseError as error:
@@ -81,4 +83,4 @@ def _kinds(names: str) -> list[Kind]:
     try:
         return [Kind(name.strip()) for name in names.split(",") if name.strip()]
     except ValueError as error:
-        raise StartupError(f"{error}: known faults are {known}") from None
+        raise UsageError(f"{error}: known faults are {known}") from None

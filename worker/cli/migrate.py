@@ -4,18 +4,23 @@ import asyncio
 
 import typer
 
-from worker.app import database, migrate_database
-from worker.settings import load_settings
+from worker.app import migrate_database
+from worker.cli._connections import open_connections
+from worker.cli._options import command_line
 
-app = typer.Typer(add_completion=False, help=__doc__)
+app = command_line()
 
 
 @app.command()
 def migrate() -> None:
-    """Bring the database to this code's schema; safe to run from several places at once."""
-    typer.echo(f"schema {asyncio.run(_migrate())}, job kinds registered")
+    """Bring the database to this code's schema.
+
+    It also registers the kinds of job. Safe to run from several places at once.
+    """
+    typer.echo(f"schema {asyncio.run(migrate_schema())}, job kinds registered")
 
 
-async def _migrate() -> str:
-    async with database(load_settings(), name="teller-migrate", pool_size=1) as engine:
-        return await migrate_database(engine)
+async def migrate_schema() -> str:
+    """Migrate the database that the settings name, and return its revision."""
+    async with open_connections("migrate") as opened:
+        return await migrate_database(opened.engine)

@@ -12,24 +12,23 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from db.engine import create_sessions
 from db.execution import Delivered
 from db.store import Store
 from jobs import registry
 from jobs._reports import Progress, Reports
-from worker.app import database, open_reports
-from worker.errors import TellerError
+from worker.app import open_reports
+from worker.cli._connections import open_connections
+from worker.cli._options import UsageError, command_line
 from worker.execution.delivery import Delivery, with_payload
 from worker.execution.executor import Executor
 from worker.execution.failures import validation_message
 from worker.execution.outcome import Finished, Later
 from worker.monitoring.events import Events
-from worker.settings import load_settings
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-app = typer.Typer(add_completion=False, help=__doc__)
+app = command_line()
 
 KIND: Final = "build_report"
 NOT_BUILT: Final = 1
@@ -50,10 +49,6 @@ To = Annotated[
 ]
 
 
-class ReportError(TellerError):
-    """The report cannot be built as asked for."""
-
-
 @app.command()
 def report(  # noqa: PLR0913 - the options of a command line
     report: ReportArgument,
@@ -66,11 +61,12 @@ def report(  # noqa: PLR0913 - the options of a command line
     timezone: Timezone = "UTC",
     to: To = None,
 ) -> None:
-    """Build a report and print where it is; recorded as a job like any other.
+    """Build a report now, and print its URL.
 
-    Exit code 0 when it is there, 1 when it was refused, 2 when the command line is wrong.
+    It is recorded as a job like any other. Exit code 0 when it is built, 1 when it was
+    refused, 2 when the command line is wrong.
     """
-    wish = {
+    request = {
         "report": report,
         "format": format,
         "account": account,
@@ -79,25 +75,23 @@ def report(  # noqa: PLR0913 - the options of a command line
         "last_day": last_day,
         "timezone": timezone,
     }
-    given = {name: value for name, value in wish.items() if value is not None}
+    given = {name: value for name, value in request.items() if value is not None}
     try:
         registry()[KIND].payload.from_wire(given)
     except ValidationError as error:
-        raise ReportError(validation_message(error)) from None
+        raise UsageError(validation_message(error)) from None
     built = asyncio.run(_build(given, to))
     if built is None:
         raise typer.Exit(NOT_BUILT)
     sys.stdout.write(f"{built}\n")
 
 
-async def _build(wish: dict[str, Any], to: str | None) -> str | None:
+async def _build(request: dict[str, Any], to: str | None) -> str | None:
     """Run the job here and now, and return the report's URL, or None."""
-    settings = load_settings()
-    reports = open_reports(to or settings.reports_url)
-    async with database(settings, name="teller-report", pool_size=2) as engine:
-        sessions = create_sessions(engine)
-        executor = Executor(engine, Events(), reports)
-        delivery = with_payload(await _delivery(sessions), wish)
+    async with open_connections("report", pool_size=2) as opened:
+        reports = open_reports(to or opened.settings.reports_url)
+        executor = Executor(opened.engine, Events(), reports)
+        delivery = with_payload(await _delivery(opened.sessions), request)
         with _bar() as bar:
             _show_progress(bar, reports)
             return await _run(executor, delivery)

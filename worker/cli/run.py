@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from worker.cli._options import command_line
 from worker.monitoring.events import Events, log_events
 from worker.monitoring.logs import configure_all_logs
 from worker.process.__main__ import become_worker, command
@@ -13,7 +14,7 @@ from worker.process.gateway import gateway
 from worker.process.supervisor import PROCESSES_MAX, Supervisor
 from worker.settings import load_settings
 
-app = typer.Typer(add_completion=False, help=__doc__)
+app = command_line()
 
 Processes = Annotated[
     int, typer.Option(min=1, max=PROCESSES_MAX, help="Worker processes, restarted when they crash.")
@@ -21,14 +22,14 @@ Processes = Annotated[
 Concurrency = Annotated[
     int | None, typer.Option(min=1, max=1_000, help="Jobs at a time in each process.")
 ]
-Burst = Annotated[bool, typer.Option("--burst", help="Work off what is queued, then exit.")]
+Burst = Annotated[bool, typer.Option("--burst", help="Run what is queued, then exit.")]
 
 
 @app.command()
 def run(processes: Processes = 1, concurrency: Concurrency = None, burst: Burst = False) -> None:  # noqa: FBT002 - a flag of the command line
-    """Run the worker until SIGTERM drains it; a second signal hurries.
+    """Run the worker until SIGTERM drains it.
 
-    Exit code 0 after a clean drain, 1 when a process ended badly.
+    A second signal ends it at once. Exit code 0 after a clean drain, 1 when a process ended badly.
     """
     if concurrency is not None:
         os.environ["TELLER_CONCURRENCY"] = str(concurrency)

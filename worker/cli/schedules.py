@@ -8,16 +8,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from db.engine import create_sessions
 from db.schedules import Made, Schedules, Summary
 from jobs import Job, Schedule, registry
-from worker.app import database
-from worker.errors import TellerError
+from worker.cli._connections import open_connections
+from worker.cli._options import UsageError, command_line
 from worker.maintenance.cron import check, upcoming
 from worker.maintenance.relay import SWEEP_PAUSE_S
-from worker.settings import load_settings
 
-app = typer.Typer(add_completion=False, help=__doc__)
+app = command_line()
 
 PREVIEW = 20
 PAST = 5
@@ -29,11 +27,11 @@ Count = Annotated[int, typer.Option("--next", min=1, max=1_000, help="Runs to pr
 
 @app.command()
 def schedules(name: Name = None, count: Count = PREVIEW) -> None:
-    """Show each schedule, its last runs with their jobs, and the next runs of all."""
+    """Show each schedule, its last runs, and the next runs of all."""
     declared = [pair for pair in check(registry()) if name in (None, pair[1].name)]
     if not declared:
         known = ", ".join(schedule.name for _, schedule in check(registry()))
-        raise TellerError(f"there is no schedule {name!r}; there are: {known}")
+        raise UsageError(f"there is no schedule {name!r}; there are: {known}")
     past = PAST if name is None else PAST_OF_ONE
     now, summaries, made = asyncio.run(_past([schedule.name for _, schedule in declared], past))
     console = Console()
@@ -51,10 +49,7 @@ def schedules(name: Name = None, count: Count = PREVIEW) -> None:
 async def _past(
     names: list[str], count: int
 ) -> tuple[datetime, dict[str, Summary], dict[str, list[Made]]]:
-    async with (
-        database(load_settings(), name="teller-schedules", pool_size=1) as engine,
-        create_sessions(engine)() as session,
-    ):
+    async with open_connections("schedules") as opened, opened.sessions() as session:
         past = Schedules(session)
         made = {name: await past.recent(name, count) for name in names}
         return await past.clock(), await past.summaries(), made
