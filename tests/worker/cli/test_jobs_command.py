@@ -1,4 +1,4 @@
-"""`worker jobs`: lists, shows, replays, rehearses and cancels, by its own command line."""
+"""`worker jobs`: lists, shows, retries, dry-runs and cancels, by its own command line."""
 
 import asyncio
 import json
@@ -16,6 +16,7 @@ from db.intervention import replay_these
 from db.operations import REPLAYED, find_job
 from jobs._client.redis import job_id_of
 from tests.bank.kit import balance_of, open_account
+from worker.cli._options import UsageError
 from worker.cli.jobs import command
 
 NOW = datetime.now(UTC)
@@ -172,7 +173,7 @@ def test_a_job_is_found_by_the_id_that_an_arq_client_chose(office):
 def test_what_cannot_be_done_is_said(office, arguments):
     result = office.command(*arguments)
 
-    assert isinstance(result.exception, command.UsageError)
+    assert isinstance(result.exception, UsageError)
 
 
 def test_a_dead_job_runs_again_with_its_errors_kept_and_its_attempts_renewed(office, queue):
@@ -218,7 +219,7 @@ def test_many_dead_jobs_run_again_by_a_filter_and_only_after_a_yes(office):
     assert office.find(other).state == "dead"
 
 
-def test_a_job_that_dies_again_meanwhile_is_not_replayed_for_ever(office, monkeypatch):
+def test_a_job_that_dies_again_meanwhile_is_not_replayed_forever(office, monkeypatch):
     office.job(state="dead")
     from worker.cli.jobs import retry as replaying
 
@@ -314,10 +315,10 @@ def test_a_dry_run_by_filter_takes_all_of_them(office):
     assert {line.split()[0] for line in result.stdout.splitlines()} == set(map(str, dead))
 
 
-def test_what_has_taken_effect_is_not_rehearsed(office):
+def test_what_has_taken_effect_is_not_run_dry(office):
     done = office.job(state="completed")
 
-    assert isinstance(office.command("retry", done, "--dry-run").exception, command.UsageError)
+    assert isinstance(office.command("retry", done, "--dry-run").exception, UsageError)
 
 
 def test_a_queued_job_is_cancelled_with_a_reason_and_aborted_in_redis(office, queue):

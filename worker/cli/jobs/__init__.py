@@ -1,1 +1,1 @@
-"""The operator's desk: what `worker jobs list|show|retry|cancel` does, without its command line."""
+"""`jobs`: what an operator sees of jobs, and the two things an operator may change."""

@@ -1,4 +1,4 @@
-"""Jobs that are not wanted any more: cancelled in the record, and stopped where they run."""
+"""Queued jobs are cancelled: in PostgreSQL first, then Redis stops those that run."""
 
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -9,7 +9,7 @@ from arq.constants import abort_jobs_ss
 
 from db.intervention import cancel_batch, cancel_these
 from db.operations import Filter
-from worker.cli.jobs.redis import told
+from worker.cli.jobs.redis import best_effort
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -37,26 +37,26 @@ class Canceller:
         """Cancel jobs by id; return those that had not ended."""
         async with self._sessions() as session, session.begin():
             cancelled = await cancel_these(session, ids, self._reason)
-        await told(self._abort(cancelled.values()))
+        await best_effort(self._abort(cancelled.values()))
         return list(cancelled)
 
     async def all_of(self, which: Filter) -> AsyncIterator[int]:
-        """Cancel every queued job that a filter lets through; yield how many in each batch."""
+        """Cancel every queued job that a filter matches; yield how many in each batch."""
         while True:
             async with self._sessions() as session, session.begin():
                 cancelled = await cancel_batch(session, which, self._reason, limit=BATCH)
             if not cancelled:
                 return
-            await told(self._abort(cancelled.values()))
+            await best_effort(self._abort(cancelled.values()))
             yield len(cancelled)
 
     async def _abort(self, redis_ids: Collection[str]) -> None:
-        """Stop the jobs that run, as arq's own client does; it saves work, and is not needed."""
+        """Stop the jobs that run, as arq's own client does: it saves their work."""
         if not redis_ids:
             return
         now_ms = time.time_ns() // 1_000_000
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.zadd(abort_jobs_ss, dict.fromkeys(redis_ids, now_ms))
-            # What waits is brought forward, so that a worker takes it out of the queue now.
+            # A job that waits becomes due, so that a worker takes it out of the queue now.
             pipe.zadd(self._queue_name, dict.fromkeys(redis_ids, 1), xx=True)
             await pipe.execute()

@@ -1,4 +1,4 @@
-"""Telling Redis what the record has decided: useful, and never needed."""
+"""What commands send to Redis: it saves time, and nothing depends on it."""
 
 import logging
 from collections.abc import Awaitable
@@ -8,11 +8,16 @@ from redis.exceptions import RedisError
 logger = logging.getLogger(__name__)
 
 
-async def told(message: Awaitable[None]) -> bool:
-    """Send something to Redis; with Redis away the relay does it later."""
+async def best_effort(sending: Awaitable[None]) -> None:
+    """Await a call of Redis; log, and go on, if Redis does not answer.
+
+    PostgreSQL holds the change already: the relay sends jobs that Redis does not have, and no
+    worker runs a job that is cancelled.
+    """
     try:
-        await message
+        await sending
     except (RedisError, OSError) as error:
-        logger.warning("could not tell redis (%s): the relay will", type(error).__name__)
-        return False
-    return True
+        logger.warning(
+            "Redis does not answer (%s): workers will learn of this from PostgreSQL",
+            type(error).__name__,
+        )

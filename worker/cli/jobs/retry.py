@@ -1,4 +1,4 @@
-"""Dead jobs run again: in the record first, then Redis is told."""
+"""Dead jobs run again: PostgreSQL is changed first, then Redis."""
 
 import getpass
 import socket
@@ -13,7 +13,7 @@ from db.dispatch import Unsent
 from db.intervention import replay_batch, replay_these
 from db.operations import Filter
 from jobs._wire import ring
-from worker.cli.jobs.redis import told
+from worker.cli.jobs.redis import best_effort
 from worker.maintenance.relay import deliveries_of
 
 if TYPE_CHECKING:
@@ -41,22 +41,22 @@ class Replayer:
         """Replay jobs by id; return those that were dead."""
         async with self._sessions() as session, session.begin():
             jobs = await replay_these(session, ids, self._note)
-        await told(self._send(jobs))
+        await best_effort(self._send(jobs))
         return [job.id for job in jobs]
 
     async def all_of(self, which: Filter) -> AsyncIterator[int]:
-        """Replay every dead job that a filter lets through; yield how many in each batch."""
+        """Replay every dead job that a filter matches; yield how many in each batch."""
         until = datetime.now(UTC)
         while True:
             async with self._sessions() as session, session.begin():
                 jobs = await replay_batch(session, which, self._note, until=until, limit=BATCH)
             if not jobs:
                 return
-            await told(self._send(jobs))
+            await best_effort(self._send(jobs))
             yield len(jobs)
 
     async def _send(self, jobs: Sequence[Unsent]) -> None:
-        """Forget what Redis says of the jobs' first end, and ring for the second."""
+        """Delete the results of the first end from Redis, and enqueue the jobs."""
         deliveries = deliveries_of(jobs)
         if deliveries:
             await self._redis.delete(*(result_key_prefix + one.id for one in deliveries))
@@ -64,8 +64,8 @@ class Replayer:
 
 
 def operator() -> str:
-    """Return who is at the keyboard, for the record."""
+    """Return who runs this command, as user@host."""
     try:
         return f"{getpass.getuser()}@{socket.gethostname()}"
     except (KeyError, OSError):
-        return f"an unnamed user at {socket.gethostname()}"
+        return f"an unknown user at {socket.gethostname()}"

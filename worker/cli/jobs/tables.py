@@ -20,19 +20,19 @@ STYLES: Final = {"dead": "red", "queued": "cyan", "rejected": "yellow"}
 
 
 def as_json(value: object, *, indented: bool = False) -> str:
-    """Return JSON on one line, or as people like to read it."""
+    """Return JSON: on one line for programs, indented for people."""
     option = orjson.OPT_INDENT_2 if indented else 0
     return orjson.dumps(value, default=str, option=option).decode()
 
 
 def list_as_json(lines: "Sequence[Line]") -> str:
-    """Return a job per line."""
+    """Return jobs as JSON, one per line."""
     return "\n".join(as_json(asdict(line)) for line in lines)
 
 
 def show_list(lines: "Sequence[Line]", console: "Console") -> None:
     """Print a page of jobs."""
-    # An id is there to be copied: whatever the width, it is never cut.
+    # An id is there to be copied: it is never cut, whatever the width.
     table = Table(
         Column("id", no_wrap=True, min_width=ID_CHARACTERS),
         *(Column(name, overflow="fold") for name in ("kind", "state", "tries")),
@@ -54,7 +54,7 @@ def show_list(lines: "Sequence[Line]", console: "Console") -> None:
 
 
 def whole_as_dict(job: Whole, *, payload: bool) -> dict[str, Any]:
-    """Return a job for JSON, without what may be personal unless it is asked for."""
+    """Return a job for JSON; `payload` includes payload and result, which may be personal."""
     whole = asdict(job)
     if not payload:
         del whole["payload"], whole["result"]
@@ -105,7 +105,7 @@ def _history(job: Whole) -> Table:
 
 
 def cursor_of(line: Line) -> str:
-    """Return what `--after` takes to go on behind a line."""
+    """Return what `--after` takes to continue behind a line."""
     return f"{line.enqueued_at.isoformat()}_{line.id}"
 
 
@@ -113,7 +113,7 @@ def read_cursor(cursor: str) -> Position:
     """Return the position that a cursor names.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it names none.
     """
     at, _, job_id = cursor.partition("_")
     return datetime.fromisoformat(at), UUID(job_id)
