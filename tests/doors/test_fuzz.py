@@ -16,7 +16,7 @@ from jobs import Client, ClientError, Request, parse_payload
 from jobs._client.redis import job_id_of
 from tests.worker.running import working
 from worker.cli.enqueue.keys import Keys
-from worker.cli.enqueue.lines import Asked, Bad, Line, parse_line
+from worker.cli.enqueue.lines import BadLine, JobLine, Line, parse_line
 from worker.execution.serializer import MALFORMED, JobReader
 
 FUZZ = settings(
@@ -127,8 +127,8 @@ def fuzzed_database(database_url):
 def test_a_line_of_a_file_is_a_job_or_a_reason(line_keys, line):
     parsed = parse_line(Line(1, line, len(line)), line_keys)
 
-    assert parsed is None or isinstance(parsed, Asked | Bad)
-    if isinstance(parsed, Asked):
+    assert parsed is None or isinstance(parsed, JobLine | BadLine)
+    if isinstance(parsed, JobLine):
         assert isinstance(json.loads(parsed.candidate.payload_json), dict)
         assert 1 <= len(parsed.candidate.key or "") <= 200
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from tests.worker.running import working
 from worker.__main__ import app
-from worker.cli.enqueue import command as enqueue_command
+from worker.cli.enqueue import file as enqueue_file
 from worker.cli.enqueue import loader as loading
 from worker.cli.enqueue.keys import Keys
 from worker.cli.enqueue.lines import read_lines
@@ -179,7 +179,7 @@ async def test_another_batch_of_equal_lines_is_other_jobs(run, count, file):
 async def test_only_so_many_bad_lines_are_shown(run, count, file):
     answer = await run("--file", file(*["x"] * 50))
 
-    assert answer.stderr.count("not JSON") == enqueue_command.BAD_LINES_SHOWN_MAX
+    assert answer.stderr.count("not JSON") == enqueue_file.BAD_LINES_SHOWN_MAX
     assert "and 30 more bad lines; --rejects FILE keeps all" in answer.stderr
 
 
@@ -239,7 +239,7 @@ async def test_a_database_that_comes_back_is_waited_for_and_a_lost_redis_is_not(
             read_lines(io.BytesIO(a_line().encode())), keys
         )
 
-    assert totals.fresh == 1
+    assert totals.created == 1
     assert await count() == 1
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.cli.enqueue.keys import Keys
-from worker.cli.enqueue.lines import LINE_BYTES_MAX, Asked, Bad, Line, parse_line, read_lines
+from worker.cli.enqueue.lines import LINE_BYTES_MAX, BadLine, JobLine, Line, parse_line, read_lines
 
 PAYLOAD = {
     "from_account": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
@@ -32,7 +32,7 @@ def keys():
 
 def key_of(line, keys):
     asked = parse_line(line, keys)
-    assert isinstance(asked, Asked)
+    assert isinstance(asked, JobLine)
     return asked.candidate.key
 
 
@@ -93,7 +93,7 @@ def test_no_byte_is_lost_or_counted_twice(texts):
 def test_a_bad_line_says_why(text, reason, keys):
     bad = parse_line(Line(7, text, 0), keys)
 
-    assert isinstance(bad, Bad)
+    assert isinstance(bad, BadLine)
     assert reason in bad.reason
     assert bad.line.number == 7
 
@@ -105,14 +105,14 @@ def test_a_blank_line_is_nothing(keys):
 def test_a_reason_does_not_quote_the_payload(keys):
     bad = parse_line(a_line(payload={**PAYLOAD, "currency": "sesame"}), keys)
 
-    assert isinstance(bad, Bad)
+    assert isinstance(bad, BadLine)
     assert "sesame" not in bad.reason
 
 
 def test_a_kind_that_only_the_database_knows_is_left_to_it(keys):
     asked = parse_line(Line(1, b'{"kind": "newer", "payload": {"b": 1, "a": "\xc3\xa9"}}', 0), keys)
 
-    assert isinstance(asked, Asked)
+    assert isinstance(asked, JobLine)
     assert asked.candidate.payload_json == '{"a":"é","b":1}'
 
 

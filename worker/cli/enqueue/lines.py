@@ -1,4 +1,4 @@
-"""Lines of a file, bounded one by one, and the jobs they ask for."""
+"""Lines of a file, bounded one by one, and the jobs that they ask for."""
 
 import json
 from collections.abc import Iterator
@@ -16,6 +16,8 @@ from jobs._parse import fields_at_fault, payload_json
 if TYPE_CHECKING:
     from worker.cli.enqueue.keys import Keys
 
+STDIN: Final = "-"
+"""Stands for standard input where a path or JSON may be given."""
 LINE_BYTES_MAX: Final = 1024 * 1024
 """Well above the largest payload, with every character escaped."""
 
@@ -35,23 +37,23 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A job that a line asks for."""
+class JobLine:
+    """A line that asks for a job."""
 
     line: Line
     candidate: Candidate
 
 
 @dataclass(frozen=True, slots=True)
-class Bad:
-    """A line that nothing can be done with, and why."""
+class BadLine:
+    """A line that asks for no job that could be enqueued, and why."""
 
     line: Line
     reason: str
 
 
 class _Shape(BaseModel):
-    """What a line says."""
+    """The fields of a line."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -77,8 +79,8 @@ def read_lines(source: BinaryIO) -> Iterator[Line]:
         yield Line(number, text.rstrip(b"\r\n"), bytes_read, too_long=too_long)
 
 
-def parse_line(line: Line, keys: "Keys") -> Asked | Bad | None:
-    """Return what a line asks for; None if it is blank.
+def parse_line(line: Line, keys: "Keys") -> JobLine | BadLine | None:
+    """Return the job that a line asks for, or why there is none; None if the line is blank.
 
     A line without a key gets one from its content, so that running the file again is safe.
     """
@@ -90,11 +92,11 @@ def parse_line(line: Line, keys: "Keys") -> Asked | Bad | None:
         run_at = None if shape.run_at is None else checked_time(shape.run_at)
         text = _payload_text(shape)
     except ValidationError as error:
-        return Bad(line, fields_at_fault(error))
+        return BadLine(line, fields_at_fault(error))
     except (ClientError, ValueError) as error:
-        return Bad(line, str(error))
+        return BadLine(line, str(error))
     key = shape.key or keys.of_content(shape.kind, text, run_at)
-    return Asked(line, Candidate(shape.kind, text, key, run_at))
+    return JobLine(line, Candidate(shape.kind, text, key, run_at))
 
 
 def _shape_of(line: Line) -> _Shape:
@@ -110,9 +112,9 @@ def _shape_of(line: Line) -> _Shape:
 
 
 def _payload_text(shape: _Shape) -> str:
-    """Return the payload's JSON in the one form that every door stores."""
+    """Return the payload's JSON in the canonical form that is stored."""
     if shape.kind not in registry():
-        # Another version of the worker may know it: the database decides, and says what it knows.
+        # Another version of the worker may know this kind: the database decides.
         return json.dumps(
             shape.payload,
             sort_keys=True,

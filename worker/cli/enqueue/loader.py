@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from db.enqueue import Candidate, Verdict, accept_many
 from db.errors import Trouble, diagnose
 from jobs._wire import Delivery, ring
-from worker.cli.enqueue.lines import Asked, Bad, Line, parse_line
+from worker.cli.enqueue.lines import BadLine, JobLine, Line, parse_line
 from worker.errors import TellerError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ BATCH_LINES_MAX: Final = 1_000
 BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
 BATCH_TRIES_MAX: Final = 8
 RETRY_BASE_S: Final = 0.1
-RING_TIMEOUT_S: Final = 5.0
+SEND_TIMEOUT_S: Final = 5.0
 
 _PASSING: Final = frozenset(
     {Trouble.CONFLICT, Trouble.LOCK_TIMEOUT, Trouble.CONNECTION, Trouble.SERVER_RESOURCES}
@@ -35,27 +35,27 @@ class LoadingStoppedError(TellerError):
 
 @dataclass(slots=True)
 class Totals:
-    """What became of the lines so far."""
+    """How many lines were read so far, and what became of them."""
 
     lines: int = 0
     bytes_read: int = 0
-    fresh: int = 0
-    there: int = 0
+    created: int = 0
+    duplicates: int = 0
     """Accepted before, by this file or another with the same keys."""
     bad: int = 0
 
 
 @dataclass(slots=True)
 class _Batch:
-    asked: list[Asked] = field(default_factory=list)
-    bad: list[Bad] = field(default_factory=list)
+    jobs: list[JobLine] = field(default_factory=list)
+    bad: list[BadLine] = field(default_factory=list)
     lines: int = 0
     bytes_read: int = 0
     first_line: int = 0
 
 
 class Loader:
-    """Loads lines into the record, and rings for what is new."""
+    """Stores the jobs of lines in PostgreSQL, and sends the new ones to Redis."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Loader:
         redis: "Redis",
         queue_name: str,
         *,
-        on_bad: Callable[[Bad], None],
+        on_bad: Callable[[BadLine], None],
         on_progress: Callable[[Totals], None],
     ) -> None:
         self._sessions = sessions
@@ -90,25 +90,25 @@ class Loader:
         return totals
 
     async def _take(self, batch: _Batch, totals: Totals) -> None:
-        verdicts = await self._accept([asked.candidate for asked in batch.asked], batch.first_line)
+        verdicts = await self._accept([job.candidate for job in batch.jobs], batch.first_line)
         bad = list(batch.bad)
-        fresh: list[Delivery] = []
-        for asked, verdict in zip(batch.asked, verdicts, strict=True):
+        created: list[Delivery] = []
+        for job, verdict in zip(batch.jobs, verdicts, strict=True):
             if verdict.id is None:
-                bad.append(Bad(asked.line, f"{verdict.message}: {verdict.hint}"))
+                bad.append(BadLine(job.line, f"{verdict.message}: {verdict.hint}"))
             elif verdict.fresh:
-                fresh.append(_delivery(verdict, asked.candidate))
+                created.append(_delivery(verdict, job.candidate))
         for one in sorted(bad, key=lambda one: one.line.number):
             self._on_bad(one)
         totals.lines += batch.lines
         totals.bytes_read += batch.bytes_read
-        totals.fresh += len(fresh)
-        totals.there += len(verdicts) - len(fresh) - (len(bad) - len(batch.bad))
+        totals.created += len(created)
+        totals.duplicates += len(verdicts) - len(created) - (len(bad) - len(batch.bad))
         totals.bad += len(bad)
-        await self._ring(fresh)
+        await self._send(created)
 
     async def _accept(self, candidates: Sequence[Candidate], first_line: int) -> list[Verdict]:
-        """Accept a batch, again while the trouble passes: the keys make that safe."""
+        """Accept a batch; try again after a transient error: the keys make that safe."""
         if not candidates:
             return []
         for tries in range(1, BATCH_TRIES_MAX + 1):
@@ -127,12 +127,12 @@ class Loader:
                 await asyncio.sleep(RETRY_BASE_S * 2**tries * random.random())  # noqa: S311 - jitter
         raise AssertionError("unreachable: the last try returns or raises")
 
-    async def _ring(self, deliveries: Sequence[Delivery]) -> None:
+    async def _send(self, deliveries: Sequence[Delivery]) -> None:
         if deliveries:
             try:
-                async with asyncio.timeout(RING_TIMEOUT_S):
+                async with asyncio.timeout(SEND_TIMEOUT_S):
                     await ring(self._redis, deliveries, self._queue_name)
-            except Exception:  # noqa: BLE001, S110 - the relay sends what was not rung
+            except Exception:  # noqa: BLE001, S110 - the relay sends what this did not
                 pass
 
 
@@ -143,9 +143,9 @@ def _next_batch(lines: Iterator[Line], keys: "Keys") -> _Batch:
         batch.lines += 1
         batch.bytes_read += line.bytes_read
         match parse_line(line, keys):
-            case Asked() as asked:
-                batch.asked.append(asked)
-            case Bad() as bad:
+            case JobLine() as job:
+                batch.jobs.append(job)
+            case BadLine() as bad:
                 batch.bad.append(bad)
             case None:
                 pass
@@ -155,7 +155,7 @@ def _next_batch(lines: Iterator[Line], keys: "Keys") -> _Batch:
 
 
 def _delivery(verdict: Verdict, candidate: Candidate) -> Delivery:
-    """Ring by id alone: payloads may be personal, and the record has them."""
+    """Send the id alone: a payload may be personal, and PostgreSQL has it."""
     run_at = candidate.run_at
     return Delivery(
         id=str(verdict.id),
