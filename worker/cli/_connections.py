@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Final
 from redis.asyncio import Redis
 from sqlalchemy.exc import DBAPIError
 
-from db.engine import create_sessions
+from db.engine import create_sessions, open_engine
 from db.errors import Trouble, diagnose
-from worker.app import database
 from worker.errors import StartupError
 from worker.settings import load_settings
 
@@ -51,10 +50,12 @@ async def open_connections(command: str, *, pool_size: int = 1) -> AsyncIterator
         redis = Redis.from_url(
             str(settings.redis_url), socket_connect_timeout=REDIS_CONNECT_TIMEOUT_S
         )
-        async with (
-            redis,
-            database(settings, name=f"teller-{command}", pool_size=pool_size) as engine,
-        ):
+        engines = open_engine(
+            str(settings.database_url),
+            pool_size=pool_size,
+            application_name=f"teller-{command}",
+        )
+        async with redis, engines as engine:
             yield Connections(settings, engine, create_sessions(engine), redis)
 
 
