@@ -35,6 +35,12 @@ def registry() -> "Mapping[str, Job]":
     return MappingProxyType(found)
 
 
+def may_be_personal(kind: str) -> bool:
+    """Return whether a payload of this kind may be personal; one of an unknown kind may be."""
+    job = registry().get(kind)
+    return job is None or job.payload.is_personal()
+
+
 def _job_in(module_name: str) -> Job:
     jobs = [value for value in vars(import_module(module_name)).values() if isinstance(value, Job)]
     if len(jobs) != 1:

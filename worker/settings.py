@@ -8,6 +8,7 @@ from pydantic import Field, PostgresDsn, RedisDsn, ValidationError, model_valida
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from db.engine import TRANSACTION_TIMEOUT_MS
+from jobs._wire import JOB_PREFIX, QUEUE
 from worker.errors import StartupError
 from worker.execution.failures import validation_message
 
@@ -39,7 +40,7 @@ class Settings(BaseSettings):
 
     concurrency: Annotated[int, Field(ge=1, le=1_000)] = 16
     """Jobs at a time in one process; the connection pool is sized to it."""
-    queue_name: str = "arq:queue"
+    queue_name: str = QUEUE
     drain_grace_s: Annotated[int, Field(ge=0, le=3_600)] = 25
     """How long a stopping worker lets running jobs finish; keep the orchestrator's grace longer."""
     result_kept_s: Annotated[int, Field(ge=0, le=604_800)] = 3_600
@@ -67,7 +68,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        if self.queue_name.startswith("arq:job:"):
+        if self.queue_name.startswith(JOB_PREFIX):
             raise ValueError("TELLER_QUEUE_NAME must not look like a job's own key")
         return self
 

@@ -22,17 +22,10 @@ from uuid import UUID
 from pydantic_core import from_json
 
 from .._errors import DoorClosedError, JobNotFoundError, ResultTimeoutError
+from .._wire import QUEUE, abort, find, job_id_of, progress_key, result_key
 from .handle import End, Handle, Progress, Status, end_in_redis
 from .notifier import Ringer
-from .redis import (
-    ABORTS,
-    IN_PROGRESS_PREFIX,
-    JOB_PREFIX,
-    QUEUE,
-    RESULT_PREFIX,
-    job_id_of,
-    offer_to,
-)
+from .redis import offer_to
 from .sql import Wish, cancel_in, checked_time, find_in, offer_in
 from .waiter import Wakeups
 
@@ -45,8 +38,6 @@ if TYPE_CHECKING:
 
     from .._job import Payload
     from .sql import Offer
-
-PROGRESS_PREFIX: Final = "teller:progress:"
 
 LOOK_AGAIN_FIRST_S: Final = 0.05
 LOOK_AGAIN_MAX_S: Final = 1.0
@@ -198,7 +189,7 @@ class Client:
         try:
             async with asyncio.timeout(timeout), AsyncExitStack() as exits:
                 changed = None
-                key = RESULT_PREFIX + job.redis_id
+                key = result_key(job.redis_id)
                 if self._redis is not None:
                     if self._wakeups is None:
                         self._wakeups = Wakeups(self._redis)
@@ -221,7 +212,7 @@ class Client:
         """Return what the job last said; see `Handle.progress`."""
         if self._redis is None:
             return None
-        said = await self._redis.get(f"{PROGRESS_PREFIX}{job.id}")
+        said = await self._redis.get(progress_key(job.id))
         return None if said is None else Progress(**from_json(said))
 
     async def cancel(self, job: Handle, reason: str, timeout: float) -> bool:  # noqa: ASYNC109 - arq's name
@@ -271,7 +262,7 @@ class Client:
         """Look once: Redis first, which is cheaper, then the record."""
         in_redis: Status | None = None
         if self._redis is not None:
-            found = await self._redis.get(RESULT_PREFIX + job.redis_id)
+            found = await self._redis.get(result_key(job.redis_id))
             if found is not None and (end := _read(found)) is not None:
                 return end
         row = await self._find(job)
@@ -290,30 +281,19 @@ class Client:
         """Return what arq's keys say, by one atomic look; None if they say nothing."""
         if self._redis is None:
             return None
-        async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.get(RESULT_PREFIX + job.redis_id)
-            pipeline.exists(IN_PROGRESS_PREFIX + job.redis_id)
-            pipeline.zscore(self._queue_name, job.redis_id)
-            pipeline.exists(JOB_PREFIX + job.redis_id)
-            found, running, score, body = await pipeline.execute()
-        if found is not None and (end := _read(found)) is not None:
+        found = await find(self._redis, job.redis_id, self._queue_name)
+        if found.result is not None and (end := _read(found.result)) is not None:
             return "dead" if end.state == "conflict" else end.state
-        if running:
+        if found.running:
             return "running"
-        if score is not None:
-            return "scheduled" if score > time.time() * 1000 else "queued"
-        return "queued" if body else None
+        if found.run_at_ms is not None:
+            return "scheduled" if found.run_at_ms > time.time() * 1000 else "queued"
+        return "queued" if found.has_body else None
 
     async def _abort(self, job: Handle) -> None:
         """Ask the worker to abort, as arq's own client does."""
-        if self._redis is None:
-            return
-        now_ms = time.time_ns() // 1_000_000
-        async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.zadd(ABORTS, {job.redis_id: now_ms})
-            # A deferred job is brought forward, so that a worker sees the request now.
-            pipeline.zadd(self._queue_name, {job.redis_id: 1}, xx=True)
-            await pipeline.execute()
+        if self._redis is not None:
+            await abort(self._redis, [job.redis_id], self._queue_name)
 
     async def _abort_quietly(self, job: Handle) -> None:
         """Stop a job that the record has cancelled: it saves work, and is not needed."""

@@ -4,13 +4,15 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
+from .._parse import payload_json
+from .._wire import QueuedJob, put, queued_job
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
     from uuid import UUID
 
     from redis.asyncio import Redis
 
-    from .._wire import Delivery
     from .sql import Wish
 
 logger = logging.getLogger("jobs.client")
@@ -60,13 +62,11 @@ class Ringer:
             self._sender = asyncio.get_running_loop().create_task(self._send())
 
     async def _send(self) -> None:
-        from .._wire import ring
-
         try:
             while self._waiting:
                 jobs, self._waiting = self._waiting, []
                 async with asyncio.timeout(RING_TIMEOUT_S):
-                    await ring(self._redis, _deliveries(jobs), self._queue_name)
+                    await put(self._redis, _queued(jobs), self._queue_name)
         except Exception as error:  # noqa: BLE001 - whatever it was, the job is in the record
             self._waiting.clear()
             logger.warning("could not ring redis (%s): the relay will", type(error).__name__)
@@ -74,17 +74,9 @@ class Ringer:
             self._sender = None
 
 
-def _deliveries(jobs: "Sequence[tuple[UUID, Wish]]") -> "list[Delivery]":
-    """Return the jobs as they go through Redis: by id alone where the payload is personal."""
-    from .._wire import Delivery
-
+def _queued(jobs: "Iterable[tuple[UUID, Wish]]") -> list[QueuedJob]:
     return [
-        Delivery(
-            id=str(job_id),
-            function=wish.payload.kind,
-            args=() if wish.payload.is_personal() else (wish.payload.to_wire(),),
-            run_at_ms=None if wish.run_at is None else int(wish.run_at.timestamp() * 1000),
-        )
+        queued_job(str(job_id), wish.payload.kind, payload_json(wish.payload), wish.run_at)
         for job_id, wish in jobs
     ]
 

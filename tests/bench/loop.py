@@ -20,7 +20,7 @@ import orjson
 from arq.connections import ArqRedis, RedisSettings
 from arq.worker import func
 
-from jobs._wire import Delivery, ring
+from jobs._wire import QueuedJob, put
 from worker.loop import Worker
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _fill(port: int, count: int, database: int = 0) -> float:
         start = time.perf_counter()
         for begun in range(0, count, FILL_BATCH):
             batch = range(min(FILL_BATCH, count - begun))
-            await ring(redis, [Delivery(uuid4().hex, "noop") for _ in batch])
+            await put(redis, [QueuedJob(uuid4().hex, "noop") for _ in batch])
         elapsed = time.perf_counter() - start
         await _rewritten(redis)
         return count / elapsed
@@ -226,7 +226,7 @@ async def _one_pick_up(redis: ArqRedis, kind: str) -> float:
     await asyncio.sleep(IDLE_GAP_S * (1 + uuid4().int % 1000 / 1000))
     sent = time.time()
     if kind == "ours":
-        await ring(redis, [Delivery(uuid4().hex, "stamp")])
+        await put(redis, [QueuedJob(uuid4().hex, "stamp")])
     else:
         await redis.enqueue_job("stamp")
     popped: Any = redis.blpop([STARTED], WAIT_S)
@@ -239,7 +239,7 @@ def _peak(port: int, kind: str) -> float:
 
     async def measure(redis: ArqRedis) -> float:
         await redis.flushdb()
-        await ring(redis, [Delivery(uuid4().hex, "hold") for _ in range(12)])
+        await put(redis, [QueuedJob(uuid4().hex, "hold") for _ in range(12)])
         workers = [_worker(port, kind, max_jobs=4, queue_read_limit=4) for _ in range(3)]
         mains = [asyncio.ensure_future(worker.main()) for worker in workers]
         peak = 0

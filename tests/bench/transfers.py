@@ -6,6 +6,7 @@ from when the first job is done until the last one is, so no start-up is in it.
 """
 
 import asyncio
+import json
 import os
 import random
 import re
@@ -23,7 +24,7 @@ from sqlalchemy import text
 
 from db.engine import create_engine, create_sessions
 from db.execution import FINISH
-from jobs._wire import Delivery, ring
+from jobs._wire import QueuedJob, put
 from tests.bank.kit import open_account
 from tests.bench.loop import Row
 from tests.bench.orm_transfer import CONCURRENCY, Base
@@ -175,7 +176,7 @@ class Bench:
 
     async def _fill(self, function: str, queue: str, jobs: int, *, hot: bool = False) -> None:
         chance = random.Random(1)
-        deliveries = []
+        queued = []
         for _ in range(jobs):
             payer, payee = chance.sample(self._accounts, 2)
             if hot and payee != self._accounts[0]:
@@ -186,10 +187,10 @@ class Bench:
                 "amount": "1.00",
                 "currency": "EUR",
             }
-            deliveries.append(Delivery(str(uuid.uuid4()), function, [order]))
+            queued.append(QueuedJob(str(uuid.uuid4()), function, json.dumps(order)))
         client = redis.asyncio.Redis.from_url(self._redis_url)
         await client.flushdb()
-        await ring(client, deliveries, queue)
+        await put(client, queued, queue)
         await client.aclose()
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from db.engine import create_engine, create_sessions
 from jobs import Client, ClientError, Request, parse_payload
-from jobs._client.redis import job_id_of
+from jobs._wire import job_id_of
 from tests.worker.running import working
 from worker.cli.enqueue.keys import Keys
 from worker.cli.enqueue.lines import BadLine, JobLine, Line, parse_line

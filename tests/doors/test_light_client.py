@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[2]
+SHIPPED = ("*.py", "_client/*.py", "contract.json", "py.typed")
+"""The reports stay here: a client needs their payloads alone."""
 IMPORT_S_MAX = 0.3
 HEAVY = ("sqlalchemy", "asyncpg", "alembic", "arq", "redis", "orjson", "worker", "db", "jobs")
 
@@ -41,9 +43,10 @@ def run(python, code):
 def test_the_wheel_holds_the_files_of_jobs_and_nothing_else(teller_jobs_wheel):
     with zipfile.ZipFile(teller_jobs_wheel) as wheel:
         inside = {name for name in wheel.namelist() if ".dist-info" not in name}
-    ours = {path.name for path in (PROJECT / "jobs").iterdir() if path.suffix == ".py"}
+    jobs = PROJECT / "jobs"
+    ours = {path.relative_to(jobs) for pattern in SHIPPED for path in jobs.glob(pattern)}
 
-    assert inside == {f"teller_jobs/{name}" for name in {*ours, "contract.json", "py.typed"}}
+    assert inside == {f"teller_jobs/{path}" for path in ours}
 
 
 def test_the_wheel_needs_pydantic_and_arq_alone(teller_jobs_wheel):

@@ -26,7 +26,7 @@ from jobs import (
     ResultTimeoutError,
     UnknownKindError,
 )
-from jobs._client.redis import JOB_ID_NAMESPACE
+from jobs._wire import JOB_ID_NAMESPACE
 from jobs.create_user import CreateUser, UserCreated
 from jobs.transfer_funds import TransferFunds
 from tests.worker.running import working

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from db.execution import Delivered
-from jobs._client.redis import job_id_of
+from jobs._wire import job_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

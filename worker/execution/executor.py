@@ -22,7 +22,7 @@ from db.execution import Failure, Record
 from db.store import Store
 from db.transaction import OwnTransaction
 from jobs import Context
-from jobs._client.redis import job_id_of
+from jobs._wire import job_id_of
 from worker.execution import failures
 from worker.execution.commit import CommitWindow, shielded_commit
 from worker.execution.delivery import with_payload

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic_core import to_json
 from redis.exceptions import RedisError
 
-from jobs._client.client import PROGRESS_PREFIX
+from jobs._wire import progress_key
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -51,6 +51,4 @@ class ProgressBoard:
         said = {"done": progress.done, "total": progress.total, "note": progress.stage}
         with suppress(RedisError, OSError):
             async with asyncio.timeout(WRITE_WAIT_S):
-                await self._redis.set(
-                    f"{PROGRESS_PREFIX}{progress.job_id}", to_json(said), ex=KEPT_S
-                )
+                await self._redis.set(progress_key(progress.job_id), to_json(said), ex=KEPT_S)

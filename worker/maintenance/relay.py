@@ -11,15 +11,15 @@ import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
+from pydantic_core import to_json
 from redis.exceptions import RedisError
 
 from db.dispatch import BEGINNING, Dispatch, Unsent
-from jobs import registry
-from jobs._wire import Delivery, ring
+from jobs._wire import QueuedJob, put, queued_job
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -107,7 +107,7 @@ class Relay:
             )
             # Sent before it is marked: a crash in between sends twice, which is harmless.
             async with asyncio.timeout(RING_TIMEOUT_S):
-                await ring(self._redis, deliveries_of(unsent), self._queue_name)
+                await put(self._redis, queued_jobs(unsent), self._queue_name)
             await session.commit()
             return len(unsent)
 
@@ -131,7 +131,7 @@ class Relay:
         sent = 0
         position = BEGINNING
         while page := await self._page(position):
-            await ring(self._redis, deliveries_of(page), self._queue_name)
+            await put(self._redis, queued_jobs(page), self._queue_name)
             sent += len(page)
             position = (page[-1].run_at, page[-1].id)
             if not await self._script(_KEEP_MARK, [self._rebuild_key], token, REBUILD_MARK_S):
@@ -155,25 +155,15 @@ class Relay:
             return await Dispatch(session).page_of_queued(after, REBUILD_PAGE, ahead=AHEAD)
 
 
-def deliveries_of(jobs: Sequence[Unsent]) -> list[Delivery]:
-    """Return the jobs as they go through Redis: by id alone where the payload is personal."""
+def queued_jobs(jobs: Sequence[Unsent]) -> list[QueuedJob]:
+    """Return jobs as they go through Redis."""
     return [
-        Delivery(
-            id=job.redis_id or str(job.id),
-            function=job.kind,
-            args=() if _is_private(job.kind) else (job.payload,),
-            run_at_ms=_milliseconds(job.run_at),
-            enqueued_at_ms=_milliseconds(job.enqueued_at),
+        queued_job(
+            job.redis_id or str(job.id),
+            job.kind,
+            to_json(job.payload).decode(),
+            job.run_at,
+            job.enqueued_at,
         )
         for job in jobs
     ]
-
-
-def _is_private(kind: str) -> bool:
-    """A payload that may be personal stays in the record; the queue carries the id alone."""
-    job = registry().get(kind)
-    return job is None or job.payload.is_personal()
-
-
-def _milliseconds(at: datetime) -> int:
-    return round(at.astimezone(UTC).timestamp() * 1000)

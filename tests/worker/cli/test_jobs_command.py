@@ -14,7 +14,7 @@ from db.engine import create_engine, create_sessions
 from db.execution import ERRORS_KEPT_MAX, Delivered, Failure, Record
 from db.intervention import replay_these
 from db.operations import REPLAYED, find_job
-from jobs._client.redis import job_id_of
+from jobs._wire import job_id_of
 from tests.bank.kit import balance_of, open_account
 from worker.cli._options import UsageError
 from worker.cli.jobs import command

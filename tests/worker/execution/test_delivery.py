@@ -6,7 +6,7 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs._client.redis import job_id_of
+from jobs._wire import job_id_of
 from worker.execution.delivery import PAYLOAD_BYTES_MAX, read_delivery
 
 json_values = st.recursive(

@@ -15,7 +15,7 @@ from arq.worker import Worker, get_kwargs
 from sqlalchemy import text
 
 from db.store import Store
-from jobs._client.redis import job_id_of
+from jobs._wire import job_id_of
 from tests.bank.kit import balance_of, broken_rules, open_account
 from worker.app import Options
 from worker.execution import serializer as wire

@@ -5,7 +5,7 @@ from collections import Counter
 
 from arq.worker import func
 
-from jobs._wire import Delivery, ring
+from jobs._wire import QueuedJob, put
 from worker.loop.claimer import Claimer
 from worker.loop.claims import Claims
 from worker.loop.fetcher import CLAIM_MAX
@@ -122,7 +122,7 @@ async def test_a_ring_wakes_an_idle_worker_that_does_not_poll(redis, fleet):
     fleet.start(blocking.function, poll_delay=NEVER_S, **JSON)
     await listening(redis, 1)
     for number in range(3):
-        await ring(redis, [Delivery(f"job-{number}", "blocking")])
+        await put(redis, [QueuedJob(f"job-{number}", "blocking")])
         await blocking.wait_started(number + 1)
 
 
@@ -131,7 +131,7 @@ async def test_a_bulk_of_jobs_and_one_ring_wake_as_many_workers_as_are_needed(re
     for _ in range(3):
         fleet.start(blocking.function, max_jobs=4, poll_delay=NEVER_S, **JSON)
     await listening(redis, 3)
-    await ring(redis, [Delivery(f"job-{number}", "blocking") for number in range(12)])
+    await put(redis, [QueuedJob(f"job-{number}", "blocking") for number in range(12)])
     await blocking.wait_started(12)
     assert blocking.running == 12
 
@@ -140,17 +140,17 @@ async def test_a_ring_that_nobody_hears_is_heard_by_the_next_worker_that_is_free
     blocking = BlockingJob()
     fleet.start(blocking.function, max_jobs=1, poll_delay=NEVER_S, **JSON)
     await listening(redis, 1)
-    await ring(redis, [Delivery("first", "blocking")])
+    await put(redis, [QueuedJob("first", "blocking")])
     await blocking.wait_started(1)
-    await ring(redis, [Delivery("second", "blocking")])
+    await put(redis, [QueuedJob("second", "blocking")])
     blocking.unblock()
     await blocking.wait_started(2)
 
 
 async def test_the_bell_is_bounded_and_silent_once_nothing_is_due(redis, fleet):
-    deliveries = [Delivery(f"job-{number}", "blocking") for number in range(20)]
-    for delivery in deliveries:
-        await ring(redis, [delivery])
+    queued = [QueuedJob(f"job-{number}", "blocking") for number in range(20)]
+    for job in queued:
+        await put(redis, [job])
     assert await redis.zcard("arq:queue:bell") == 1
     blocking = BlockingJob()
     blocking.unblock()

@@ -5,7 +5,7 @@ import signal
 
 from arq.worker import func
 
-from jobs._wire import Delivery, ring
+from jobs._wire import QueuedJob, put
 from worker.loop import Worker
 from worker.loop import worker as worker_module
 
@@ -168,7 +168,7 @@ class LongLeaseWorker(Worker):
 
 async def test_a_worker_that_drains_leaves_the_rings_to_others(redis, fleet):
     blocking = BlockingJob()
-    await ring(redis, [Delivery("last", "blocking")])
+    await put(redis, [QueuedJob("last", "blocking")])
     options = {"cls": LongLeaseWorker, "poll_delay": NEVER_S, "job_completion_wait": 60, **JSON}
     draining = fleet.start(blocking.function, **options)
     await blocking.wait_started()
@@ -178,6 +178,6 @@ async def test_a_worker_that_drains_leaves_the_rings_to_others(redis, fleet):
 
     await listening(redis, 2)
     # The draining worker has waited at the bell for longer, so it is the one that hears it.
-    await ring(redis, [Delivery("next", "blocking")])
+    await put(redis, [QueuedJob("next", "blocking")])
     await blocking.wait_started(2)
     blocking.unblock()

@@ -127,7 +127,7 @@ async def test_a_redis_that_is_silent_does_not_hold_the_rows_of_a_sweep(
         await asyncio.Event().wait()
 
     with monkeypatch.context() as once:
-        once.setattr(module, "ring", be_silent)
+        once.setattr(module, "put", be_silent)
         with pytest.raises(TimeoutError):
             await relay.round()
 

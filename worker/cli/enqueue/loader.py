@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from db.enqueue import Candidate, Verdict, accept_many
 from db.errors import Trouble, diagnose
-from jobs._wire import Delivery, ring
+from jobs._wire import QueuedJob, milliseconds, put
 from worker.cli.enqueue.lines import BadLine, JobLine, Line, parse_line
 from worker.errors import TellerError
 
@@ -92,12 +92,12 @@ class Loader:
     async def _take(self, batch: _Batch, totals: Totals) -> None:
         verdicts = await self._accept([job.candidate for job in batch.jobs], batch.first_line)
         bad = list(batch.bad)
-        created: list[Delivery] = []
+        created: list[QueuedJob] = []
         for job, verdict in zip(batch.jobs, verdicts, strict=True):
             if verdict.id is None:
                 bad.append(BadLine(job.line, f"{verdict.message}: {verdict.hint}"))
             elif verdict.fresh:
-                created.append(_delivery(verdict, job.candidate))
+                created.append(_queued_job(verdict, job.candidate))
         for one in sorted(bad, key=lambda one: one.line.number):
             self._on_bad(one)
         totals.lines += batch.lines
@@ -127,11 +127,11 @@ class Loader:
                 await asyncio.sleep(RETRY_BASE_S * 2**tries * random.random())  # noqa: S311 - jitter
         raise AssertionError("unreachable: the last try returns or raises")
 
-    async def _send(self, deliveries: Sequence[Delivery]) -> None:
-        if deliveries:
+    async def _send(self, jobs: Sequence[QueuedJob]) -> None:
+        if jobs:
             try:
                 async with asyncio.timeout(SEND_TIMEOUT_S):
-                    await ring(self._redis, deliveries, self._queue_name)
+                    await put(self._redis, jobs, self._queue_name)
             except Exception:  # noqa: BLE001, S110 - the relay sends what this did not
                 pass
 
@@ -154,11 +154,11 @@ def _next_batch(lines: Iterator[Line], keys: "Keys") -> _Batch:
     return batch
 
 
-def _delivery(verdict: Verdict, candidate: Candidate) -> Delivery:
+def _queued_job(verdict: Verdict, candidate: Candidate) -> QueuedJob:
     """Send the id alone: a payload may be personal, and PostgreSQL has it."""
     run_at = candidate.run_at
-    return Delivery(
+    return QueuedJob(
         id=str(verdict.id),
-        function=candidate.kind,
-        run_at_ms=None if run_at is None else int(run_at.timestamp() * 1000),
+        kind=candidate.kind,
+        run_at_ms=None if run_at is None else milliseconds(run_at),
     )

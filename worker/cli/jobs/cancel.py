@@ -1,14 +1,12 @@
 """Queued jobs are cancelled: in PostgreSQL first, then Redis stops those that run."""
 
-import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from arq.constants import abort_jobs_ss
-
 from db.intervention import cancel_batch, cancel_these
 from db.operations import Filter
+from jobs._wire import abort
 from worker.cli.jobs.redis import best_effort
 
 if TYPE_CHECKING:
@@ -51,12 +49,5 @@ class Canceller:
             yield len(cancelled)
 
     async def _abort(self, redis_ids: Collection[str]) -> None:
-        """Stop the jobs that run, as arq's own client does: it saves their work."""
-        if not redis_ids:
-            return
-        now_ms = time.time_ns() // 1_000_000
-        async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.zadd(abort_jobs_ss, dict.fromkeys(redis_ids, now_ms))
-            # A job that waits becomes due, so that a worker takes it out of the queue now.
-            pipe.zadd(self._queue_name, dict.fromkeys(redis_ids, 1), xx=True)
-            await pipe.execute()
+        """Stop the jobs that run: it saves their work."""
+        await abort(self._redis, redis_ids, self._queue_name)

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from db.errors import Trouble, diagnose
 from db.operations import PAGE_MAX, Filter, Position, Whole, count_jobs, find_job, list_jobs
-from jobs._client.redis import job_id_of
+from jobs._wire import job_id_of
 from worker.cli._connections import Connections, open_connections
 from worker.cli._options import UsageError, command_line, parse_since
 from worker.cli.jobs.cancel import Canceller

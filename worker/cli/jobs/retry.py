@@ -7,14 +7,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from arq.constants import result_key_prefix
-
 from db.dispatch import Unsent
 from db.intervention import replay_batch, replay_these
 from db.operations import Filter
-from jobs._wire import ring
+from jobs._wire import put, result_key
 from worker.cli.jobs.redis import best_effort
-from worker.maintenance.relay import deliveries_of
+from worker.maintenance.relay import queued_jobs
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -57,10 +55,10 @@ class Replayer:
 
     async def _send(self, jobs: Sequence[Unsent]) -> None:
         """Delete the results of the first end from Redis, and enqueue the jobs."""
-        deliveries = deliveries_of(jobs)
-        if deliveries:
-            await self._redis.delete(*(result_key_prefix + one.id for one in deliveries))
-            await ring(self._redis, deliveries, self._queue_name)
+        queued = queued_jobs(jobs)
+        if queued:
+            await self._redis.delete(*(result_key(job.id) for job in queued))
+            await put(self._redis, queued, self._queue_name)
 
 
 def operator() -> str:

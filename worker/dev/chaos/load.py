@@ -17,7 +17,8 @@ from redis.exceptions import RedisError
 
 from db.enqueue import Candidate, accept_many
 from jobs import Client, KeyConflictError, Request
-from jobs._wire import Delivery, ring
+from jobs._parse import payload_json
+from jobs._wire import QueuedJob, put
 from jobs.create_user import CreateUser
 from jobs.transfer_funds import TransferFunds
 from worker.dev.chaos.patience import insist
@@ -185,19 +186,17 @@ class Doors:
                 raise BrokenPromiseError(f"the key {order.key} became two jobs")
 
     async def _redeliver(self, some: Sequence[Order]) -> None:
-        deliveries = [
-            Delivery(
-                id=str(self.accepted[order.key]),
-                function=order.payload.kind,
-                args=(order.payload.to_wire(),),
+        jobs = [
+            QueuedJob(
+                str(self.accepted[order.key]), order.payload.kind, payload_json(order.payload)
             )
             for order in some
         ]
         try:
-            await ring(self.redis, deliveries)
+            await put(self.redis, jobs)
         except (RedisError, OSError):
             return  # Redis is away, and nobody is owed a second delivery
-        self.redelivered += len(deliveries)
+        self.redelivered += len(jobs)
 
     async def _ask_for_another(self, order: Order) -> None:
         """Use a key again for another payload: that must be refused."""

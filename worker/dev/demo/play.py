@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from arq import create_pool
+from pydantic_core import to_json
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from db.audit import audit
@@ -18,7 +19,7 @@ from db.dev import Tally, completed, tally
 from db.engine import create_sessions
 from db.store import Store
 from jobs._client.client import Client, Request
-from jobs._wire import Delivery, ring
+from jobs._wire import QueuedJob, put
 from jobs.build_report import BuildReport
 from worker.app import create_worker, database, migrate_database, redis_settings
 from worker.dev.demo import scenario
@@ -161,10 +162,10 @@ async def _deliver_again(stage: Stage) -> None:
     async with stage.sessions() as session:
         done = await completed(session, f"demo-{stage.run}-deposit-")
     again = [
-        Delivery(id=str(job.id), function=job.kind, args=(job.payload,))
+        QueuedJob(str(job.id), job.kind, to_json(job.payload).decode())
         for job in done[:DELIVERED_AGAIN]
     ]
-    await ring(stage.redis, again)
+    await put(stage.redis, again)
 
 
 def _reports(run: str, wallet: Wallet) -> list[Request]:
