@@ -11,12 +11,12 @@ from redis.exceptions import RedisError
 from worker.execution.arq_adapter import WORKER
 from worker.monitoring.backlog import Census
 from worker.monitoring.heartbeat import Heartbeat, code_version
+from worker.monitoring.http.child import child_socket
 from worker.monitoring.http.pages import Pages
 from worker.monitoring.http.server import Server
 from worker.monitoring.loop_lag import Pulse
 from worker.monitoring.metrics import Metrics, Process
 from worker.monitoring.state import Condition
-from worker.process.gateway import child_socket
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -1,1 +1,1 @@
-"""One worker process, and what keeps several of them running."""
+"""Operating-system processes: one worker, or several under a supervisor."""

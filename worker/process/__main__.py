@@ -1,6 +1,7 @@
-"""One worker process, and nothing but it: what `python -m worker run` turns into.
+"""One worker process: what `python -m worker run` replaces itself by.
 
-The command line and its libraries stay behind. Settings come from the environment.
+The process is new, so that the libraries of the command line take no memory in it. Settings come
+from the environment.
 """
 
 import os
@@ -10,7 +11,7 @@ from typing import Final
 from worker.app import create_worker
 from worker.errors import TellerError, report_error
 from worker.monitoring.logs import configure_all_logs
-from worker.process.memory import settle_once_started
+from worker.process.memory import freeze_heap_once_started
 from worker.process.supervisor import stop_with_supervisor
 from worker.settings import load_settings
 
@@ -36,7 +37,7 @@ def main() -> int:
         configure_all_logs(settings.log_level)
         stop_with_supervisor()
         burst = BURST in sys.argv[1:]
-        create_worker(settings, burst=burst, subscribers=[settle_once_started]).run()
+        create_worker(settings, burst=burst, subscribers=[freeze_heap_once_started]).run()
     except TellerError as error:
         return report_error(error)
     return 0

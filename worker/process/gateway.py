@@ -1,8 +1,9 @@
 """Several processes, one port: the supervisor asks its children, and answers for all of them.
 
-Each child serves on a Unix socket in a private directory. The supervisor is live while no child is
-stuck: one that is gone is being restarted, which is not for an orchestrator to do. It is ready when
-all children are. Metrics are merged under a label `process`.
+Each child serves on a Unix socket in a private directory (`worker.monitoring.http.child`). The
+whole is live while no child is stuck: a child that ended is being restarted by its supervisor, so
+an orchestrator must not restart the others. It is ready when all children are. Metrics are merged
+under a label `process`.
 """
 
 import asyncio
@@ -20,10 +21,10 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from worker.monitoring.http.child import SOCKETS, socket_of
 from worker.monitoring.http.pages import OK, UNAVAILABLE, Page, json_page
 from worker.monitoring.http.server import Server
 from worker.monitoring.metrics import CONTENT_TYPE
-from worker.process.supervisor import CHILD_SLOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,21 +32,19 @@ if TYPE_CHECKING:
     from worker.monitoring.events import Events
     from worker.settings import Settings
 
-SOCKETS: Final = "TELLER_HEALTH_SOCKETS"
-"""The directory of the children's sockets, set by a supervisor."""
 CHILD_ANSWER_MAX_S: Final = 2.0
 CHILD_ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
-def child_socket() -> Path | None:
-    """Return where a supervised child serves; None for a process that stands alone."""
-    directory, slot = os.environ.get(SOCKETS), os.environ.get(CHILD_SLOT)
-    return Path(directory, f"{slot}.sock") if directory and slot else None
-
-
 @contextmanager
 def gateway(settings: "Settings", processes: int, events: "Events") -> "Iterator[None]":
-    """Answer for the children of this process while the block runs."""
+    """Answer for the children of this process while the block runs.
+
+    Args:
+        settings: with the host and port; a port of 0 means that nobody asks.
+        processes: how many children there are.
+        events: where a port that is taken is reported; the block runs all the same.
+    """
     if settings.health_port == 0:
         yield
         return
@@ -67,22 +66,23 @@ def gateway(settings: "Settings", processes: int, events: "Events") -> "Iterator
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one child answered; no status where it is gone, or does not answer."""
+    """What one child answered; without a status where it ended, or does not answer."""
 
     slot: int
     status: int | None
     body: bytes
     stuck: bool = False
+    """Whether it runs, and does not answer in time."""
 
     def content(self) -> Any:  # noqa: ANN401 - whatever JSON can hold
-        """Return its JSON, or the reason that there is none."""
+        """Return the answer's JSON, or the reason that there is none."""
         if self.status is None:
             return {"reasons": ["does not answer" if self.stuck else "not running"]}
         return orjson.loads(self.body)
 
 
 class Gateway:
-    """The site that speaks for all children."""
+    """A site whose pages are made of the children's."""
 
     def __init__(self, directory: Path, processes: int) -> None:
         self._directory = directory
@@ -106,7 +106,7 @@ class Gateway:
     async def _ask(self, slot: int, path: str) -> Answer:
         try:
             async with asyncio.timeout(CHILD_ANSWER_MAX_S):
-                status, body = await _fetch(self._directory / f"{slot}.sock", path)
+                status, body = await _fetch(socket_of(self._directory, slot), path)
         except TimeoutError:
             return Answer(slot, None, b"", stuck=True)
         except (OSError, ValueError, asyncio.IncompleteReadError):
@@ -122,7 +122,7 @@ def _readiness(answers: list[Answer], content: dict[str, Any]) -> Page:
 
 
 def _status(answers: list[Answer]) -> dict[str, Any]:
-    """Return the service's state as one child sees it, and every child's own."""
+    """Return the service's state as the first child that answers sees it, and each child's own."""
     statuses = [answer.content() for answer in answers]
     seen = next((status for status in statuses if "service" in status), {"service": "unknown"})
     processes = [status.get("process", status) for status in statuses]

@@ -1,24 +1,24 @@
-"""What a worker process holds and looks at again and again, once it has started.
+"""Garbage collection in a worker process that has started.
 
-By then everything is loaded that it will ever need, and stays: some 100,000 objects that Python's
-garbage collector would walk through every few hundred jobs.
+After start-up, what is loaded is frozen (about 100,000 objects that never die), and new objects
+are collected less often: else Python's collector would walk through all of them again and again.
 """
 
 import gc
 from typing import Any, Final
 
 YOUNG_OBJECTS_MAX: Final = 10_000
-"""New objects between two looks at the young ones; Python itself says 700."""
+"""New objects between two collections of the young ones; Python's default is 700."""
 
 
-def settle() -> None:
-    """Take what is loaded out of the garbage collector's sight, and let it look less often."""
+def freeze_heap() -> None:
+    """Exempt every object of now from garbage collection, and collect new ones less often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS_MAX, *gc.get_threshold()[1:])
 
 
-def settle_once_started(name: str, _fields: dict[str, Any]) -> None:
-    """Hear the worker's events, and settle when it is up."""
+def freeze_heap_once_started(name: str, _fields: dict[str, Any]) -> None:
+    """Freeze the heap at the event `worker.started`: a subscriber to the events."""
     if name == "worker.started":
-        settle()
+        freeze_heap()

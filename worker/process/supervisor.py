@@ -11,6 +11,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Final
 
+from worker.monitoring.http.child import SLOT
+
 if TYPE_CHECKING:
     from worker.monitoring.events import Events
 
@@ -60,7 +62,7 @@ class Supervisor:
         child = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=asyncio.subprocess.PIPE,
-            env={**os.environ, CHILD_SLOT: str(slot)},
+            env={**os.environ, SLOT: str(slot)},
             start_new_session=True,  # a terminal's Ctrl-C reaches us alone, and we pass it on once
         )
         self._children.add(child)
@@ -84,13 +86,9 @@ class Supervisor:
             child.send_signal(number)
 
 
-CHILD_SLOT: Final = "TELLER_CHILD_SLOT"
-"""Set for a supervised child: its number, and the sign that its standard input is the pipe."""
-
-
 def stop_with_supervisor() -> None:
     """In a supervised child, turn the supervisor's end into a SIGTERM of our own."""
-    if CHILD_SLOT not in os.environ:
+    if SLOT not in os.environ:
         return
 
     def watch() -> None:

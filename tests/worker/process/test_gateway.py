@@ -10,11 +10,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.worker.monitoring.samples import sample_metrics
 from worker.monitoring.events import Events
+from worker.monitoring.http.child import SLOT, SOCKETS, child_socket, socket_of
 from worker.monitoring.http.pages import Page, json_page
 from worker.monitoring.http.server import Server
 from worker.process import gateway as gateway_module
-from worker.process.gateway import SOCKETS, Gateway, child_socket, gateway
-from worker.process.supervisor import CHILD_SLOT
+from worker.process.gateway import Gateway, gateway
 from worker.settings import Settings
 
 
@@ -52,7 +52,7 @@ def start(directory):
 
     def run(*children):
         for slot, child in enumerate(children):
-            server = Server(child, directory / f"{slot}.sock", Events())
+            server = Server(child, socket_of(directory, slot), Events())
             server.start()
             servers.append(server)
 
@@ -92,7 +92,7 @@ async def test_a_process_that_does_not_answer_is_stuck(directory, start, monkeyp
     monkeypatch.setattr(gateway_module, "CHILD_ANSWER_MAX_S", 0.2)
     start(Child())
     with socket.socket(socket.AF_UNIX) as silent:
-        silent.bind(str(directory / "1.sock"))
+        silent.bind(str(socket_of(directory, 1)))
         silent.listen()
         status, answer = await ask(directory, 2, "/livez")
 
@@ -155,8 +155,8 @@ def test_children_learn_from_the_environment_where_to_serve(monkeypatch):
     assert child_socket() is None
     with gateway(Settings(health_port=port), 2, Events()):
         directory = Path(os.environ[SOCKETS])
-        monkeypatch.setenv(CHILD_SLOT, "1")
-        assert child_socket() == directory / "1.sock"
+        monkeypatch.setenv(SLOT, "1")
+        assert child_socket() == socket_of(directory, 1)
         assert directory.stat().st_mode & 0o077 == 0
         with socket.create_connection(("127.0.0.1", port), timeout=5):
             pass
