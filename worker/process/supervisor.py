@@ -1,7 +1,7 @@
 """Several worker processes as one: restarted when they crash, drained by one signal.
 
-A child ends when its supervisor is gone, however it went: it watches a pipe that only the
-supervisor holds.
+A child ends when its supervisor ends, even by SIGKILL: the child reads from a pipe that only the
+supervisor holds open.
 """
 
 import asyncio
@@ -9,6 +9,9 @@ import os
 import signal
 import sys
 import threading
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from worker.monitoring.http.child import SLOT
@@ -18,25 +21,59 @@ if TYPE_CHECKING:
 
 RESTART_WAIT_BASE_S: Final = 0.5
 RESTART_WAIT_MAX_S: Final = 30.0
-# A child that lived this long has started well; its next crash is waited for anew.
+DOUBLINGS_MAX: Final = 16
 STEADY_AFTER_S: Final = 60.0
+"""A child that ran this long had started well: the wait after its next crash is the first again."""
 PROCESSES_MAX: Final = 64
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
+Wait = Callable[[asyncio.Event, float], Awaitable[bool]]
+"""Waits for an event, so many seconds at most, and returns whether it was set."""
+
+
+async def wait_for(stopping: asyncio.Event, wait_s: float) -> bool:
+    """Wait until the event is set, `wait_s` seconds at most; return whether it is set."""
+    try:
+        async with asyncio.timeout(wait_s):
+            return await stopping.wait()
+    except TimeoutError:
+        return False
+
 
 class Supervisor:
-    """Keeps `count` children of one command running until it is told to stop."""
+    """Keeps several children of one command running until a signal stops it."""
 
-    def __init__(self, command: list[str], count: int, events: "Events", *, restart: bool) -> None:
+    def __init__(  # noqa: PLR0913 - two of them are for tests
+        self,
+        command: list[str],
+        count: int,
+        events: "Events",
+        *,
+        restart: bool,
+        wait: Wait = wait_for,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare; no child runs before `run`.
+
+        Args:
+            command: what each child executes.
+            count: of children.
+            events: where a crash is reported.
+            restart: whether a child that ended is followed by another.
+            wait: between a crash and the restart.
+            clock: measures how long a child ran, in seconds.
+        """
         self._command = command
         self._count = count
         self._events = events
         self._restart = restart
+        self._wait = wait
+        self._clock = clock
         self._stopping = asyncio.Event()
         self._children: set[asyncio.subprocess.Process] = set()
 
     async def run(self) -> int:
-        """Run until every child has ended for good; return 0 when all ended well."""
+        """Run until every child has ended for good; return 0 when all ended well, else 1."""
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             loop.add_signal_handler(number, self._pass_on, number)
@@ -47,15 +84,15 @@ class Supervisor:
         """Run one child, and another after it, until stopped; return the last one's exit code."""
         crashes = 0
         while True:
-            started_at = asyncio.get_running_loop().time()
+            started_at = self._clock()
             code = await self._run_child(slot)
             if self._stopping.is_set() or not self._restart:
                 return code
-            steady = asyncio.get_running_loop().time() - started_at > STEADY_AFTER_S
+            steady = self._clock() - started_at > STEADY_AFTER_S
             crashes = 0 if steady else crashes + 1
-            wait_s = min(RESTART_WAIT_MAX_S, RESTART_WAIT_BASE_S * 2.0 ** min(crashes, 16))
+            wait_s = restart_wait_s(crashes)
             self._events.emit("worker.crashed", slot=slot, exit_code=code, restart_in_s=wait_s)
-            if await self._stopped_within(wait_s):
+            if await self._wait(self._stopping, wait_s):
                 return code
 
     async def _run_child(self, slot: int) -> int:
@@ -66,24 +103,28 @@ class Supervisor:
             start_new_session=True,  # a terminal's Ctrl-C reaches us alone, and we pass it on once
         )
         self._children.add(child)
+        if self._stopping.is_set():
+            child.terminate()  # the signal came while the child started, and missed it
         try:
             return await child.wait()
         finally:
             self._children.discard(child)
 
-    async def _stopped_within(self, wait_s: float) -> bool:
-        try:
-            async with asyncio.timeout(wait_s):
-                await self._stopping.wait()
-        except TimeoutError:
-            return False
-        return True
-
     def _pass_on(self, number: signal.Signals) -> None:
-        """Give the signal to every child: the first drains, a second hurries."""
+        """Send the signal to every child: the first one drains it, a second one hurries it."""
         self._stopping.set()
         for child in self._children:
-            child.send_signal(number)
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                child.send_signal(number)
+
+
+def restart_wait_s(crashes: int) -> float:
+    """Return the seconds before a restart: twice as long after each crash in a row.
+
+    Args:
+        crashes: in a row, soon after the start; 0 for a child that had run well for a while.
+    """
+    return min(RESTART_WAIT_MAX_S, RESTART_WAIT_BASE_S * 2.0 ** min(crashes, DOUBLINGS_MAX))
 
 
 def stop_with_supervisor() -> None:
