@@ -30,10 +30,10 @@ BACKLOG = text("""
        )), 0)::float8 AS oldest_s,
       coalesce(extract(epoch FROM clock_timestamp() - (
          SELECT min(greatest(run_at, enqueued_at)) FROM (
-           SELECT run_at, enqueued_at, rung_at FROM jobs
+           SELECT run_at, enqueued_at, dispatched_at FROM jobs
            WHERE state = 'queued' AND run_at <= clock_timestamp()
            ORDER BY run_at, id LIMIT :looked_at
-         ) AS due WHERE rung_at IS NULL
+         ) AS due WHERE dispatched_at IS NULL
        )), 0)::float8 AS unsent_s
 """)
 

@@ -49,12 +49,14 @@ TAKE_UNSENT = text(f"""
     WITH unsent AS (
         SELECT id FROM jobs
         WHERE state = 'queued' AND run_at < clock_timestamp() + CAST(:ahead AS interval)
-          AND (rung_at IS NULL OR rung_at < clock_timestamp() - CAST(:resend_after AS interval))
-          AND (rung_at IS NOT NULL OR enqueued_at < clock_timestamp() - CAST(:grace AS interval))
+          AND (CASE WHEN dispatched_at IS NULL
+                    THEN enqueued_at < clock_timestamp() - CAST(:grace AS interval)
+                    ELSE dispatched_at < clock_timestamp() - CAST(:resend_after AS interval) END)
         ORDER BY run_at, id LIMIT :limit
         FOR UPDATE SKIP LOCKED
     )
-    UPDATE jobs SET rung_at = clock_timestamp() FROM unsent WHERE jobs.id = unsent.id
+    UPDATE jobs SET dispatched_at = clock_timestamp()
+    FROM unsent WHERE jobs.id = unsent.id
     RETURNING {", ".join(f"jobs.{column}" for column in _COLUMNS.split(", "))}
 """)  # noqa: S608 - nothing but our own column names
 

@@ -1,4 +1,4 @@
-"""Accepting jobs: every door that is not SQL itself comes through here or through `offer_job`."""
+"""Accepting jobs for callers that hold a session: one statement for one job or thousands."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +17,7 @@ LIVE_PAYLOADS_PER_FETCH: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A job that somebody wants accepted."""
+    """A job to be accepted."""
 
     kind: str
     payload_json: str
@@ -30,8 +30,8 @@ class Verdict:
     """What became of a candidate: a job's id, or the fault that kept it out."""
 
     id: UUID | None
-    fresh: bool | None
-    """Whether this candidate made the job; False where it was there with the same payload."""
+    created: bool | None
+    """Whether this candidate created the job; False where it was already accepted."""
     fault: str | None
     """TL001 unknown kind, TL002 invalid payload, TL003 key conflict, TL004 invalid key,
     TL005 invalid run_at."""
@@ -40,17 +40,17 @@ class Verdict:
     """What to do about it."""
 
 
-# `offer_job` refuses by value, so one bad candidate spoils none of the others. Text that jsonb
-# cannot hold becomes NULL here, which is a refusal too.
-OFFER: Final = text("""
-    SELECT offer.id, offer.fresh, offer.fault, offer.message, offer.hint
+# `try_enqueue_job` returns a refusal instead of raising it, so one bad candidate spoils none of the
+# others. Text that jsonb cannot hold becomes NULL here, which is refused too.
+TRY_ENQUEUE: Final = text("""
+    SELECT answer.id, answer.created, answer.fault, answer.message, answer.hint
     FROM unnest(CAST(:kinds AS text[]), CAST(:payloads AS text[]), CAST(:keys AS text[]),
                 CAST(:run_ats AS timestamptz[]))
       WITH ORDINALITY AS candidate (kind, payload, key, run_at, position)
-    CROSS JOIN LATERAL offer_job(
+    CROSS JOIN LATERAL try_enqueue_job(
       candidate.kind,
       CASE WHEN pg_input_is_valid(candidate.payload, 'jsonb') THEN candidate.payload::jsonb END,
-      candidate.key, candidate.run_at, NULL, NULL) AS offer
+      candidate.key, candidate.run_at, NULL, NULL) AS answer
     ORDER BY candidate.position
 """)
 
@@ -58,7 +58,7 @@ LIVE: Final = text("SELECT id, kind, payload FROM jobs WHERE state = 'queued'")
 
 
 async def accept(session: "AsyncSession", candidate: Candidate) -> Verdict:
-    """Accept one job in the session's transaction, or say why not."""
+    """Accept one job in the session's transaction, or return why not."""
     return (await accept_many(session, [candidate]))[0]
 
 
@@ -69,7 +69,7 @@ async def accept_many(session: "AsyncSession", candidates: "Sequence[Candidate]"
     can deadlock (40P01): roll back and repeat.
     """
     rows = await session.execute(
-        OFFER,
+        TRY_ENQUEUE,
         {
             "kinds": [candidate.kind for candidate in candidates],
             "payloads": [candidate.payload_json for candidate in candidates],
@@ -82,7 +82,7 @@ async def accept_many(session: "AsyncSession", candidates: "Sequence[Candidate]"
 
 @dataclass(frozen=True, slots=True)
 class LivePayload:
-    """A job that has not ended, as this code will meet it."""
+    """A queued job and its stored payload."""
 
     id: UUID
     kind: str

@@ -76,11 +76,12 @@ class Failure:
 # then this delivery has lost, and its transaction must roll back.
 FINISH: Final = """
     INSERT INTO jobs AS j (id, kind, payload, payload_hash, state, result, enqueued_at, run_at,
-                           finished_at, redis_id)
+                           finished_at, redis_id, purgeable)
     VALUES ($1, $2, $3::jsonb, payload_hash($3::jsonb), $4, $5::jsonb, $6, $6,
-            clock_timestamp(), $7)
+            clock_timestamp(), $7, $8)
     ON CONFLICT (id) DO UPDATE
-    SET state = excluded.state, result = excluded.result, finished_at = excluded.finished_at
+    SET state = excluded.state, result = excluded.result, finished_at = excluded.finished_at,
+        purgeable = excluded.purgeable
     WHERE j.state = 'queued' AND j.kind = excluded.kind AND j.payload_hash = excluded.payload_hash
     RETURNING 1
 """
@@ -140,15 +141,24 @@ class Record:
     def __init__(self, session: "AsyncSession") -> None:
         self._session = session
 
-    async def finish(self, job: Delivered, state: FinalState, result: object) -> bool:
-        """Turn the fence: the job is final from this commit on, with this result.
+    async def finish(
+        self, job: Delivered, state: FinalState, result: object, *, purgeable: bool = False
+    ) -> bool:
+        """Finalize the job: from this commit on it has this state and this result.
+
+        Args:
+            job: the job as it was delivered.
+            state: its final state.
+            result: what its caller gets.
+            purgeable: whether retention may delete the row, once it is old enough.
 
         Returns:
             False when it was final before, or its row holds another payload. Roll back then.
         """
         stored = None if result is None else orjson.dumps(result).decode()
         row = (job.id, job.kind, job.payload_json, state, stored, job.enqueued_at, job.redis_id)
-        return await (await driver_of(self._session)).fetchval(FINISH, *row) is not None
+        driver = await driver_of(self._session)
+        return await driver.fetchval(FINISH, *row, purgeable) is not None
 
     async def find(self, job: Delivered) -> Stored | None:
         """Return what is stored under the job's id, or None."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # them turns it, and only one.
 REPLAY: Final = """
     UPDATE jobs
-    SET state = 'queued', attempts = 0, result = NULL, finished_at = NULL, rung_at = NULL,
+    SET state = 'queued', attempts = 0, result = NULL, finished_at = NULL, dispatched_at = NULL,
         run_at = clock_timestamp(),
         errors = CASE WHEN jsonb_array_length(errors) < :errors_max THEN errors ELSE errors - 0 END
           || jsonb_build_array(CAST(:note AS jsonb)

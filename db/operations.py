@@ -76,7 +76,7 @@ class Whole:
     attempts: int
     enqueued_at: datetime
     run_at: datetime
-    rung_at: datetime | None
+    dispatched_at: datetime | None
     finished_at: datetime | None
     traceparent: str | None
 
@@ -100,7 +100,7 @@ COUNT = text(f"SELECT count(*) FROM jobs WHERE {MATCHES}")  # noqa: S608 - a con
 
 WHOLE = text("""
     SELECT id, redis_id, kind, key, state, payload, result, errors, attempts, enqueued_at, run_at,
-           rung_at, finished_at, traceparent
+           dispatched_at, finished_at, traceparent
     FROM jobs WHERE id = :id
 """)
 

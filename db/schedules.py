@@ -18,19 +18,19 @@ CLOCK = text("SELECT clock_timestamp()")
 
 # In order of name, so that two workers that start together cannot deadlock.
 WATCH = text("""
-    INSERT INTO schedules AS s (name, spec, decided_until)
+    INSERT INTO schedules AS s (name, spec, checked_until)
     SELECT name, spec, :new_from
     FROM unnest(CAST(:names AS text[]), CAST(:specs AS text[])) AS wanted (name, spec)
     ORDER BY name
     ON CONFLICT (name) DO UPDATE
-    SET spec = excluded.spec, decided_until = greatest(s.decided_until, :changed_from)
+    SET spec = excluded.spec, checked_until = greatest(s.checked_until, :changed_from)
     WHERE s.spec <> excluded.spec
 """)
 
-MARKS = text("SELECT name, decided_until, spec FROM schedules WHERE name = ANY(:names)")
+MARKS = text("SELECT name, checked_until, spec FROM schedules WHERE name = ANY(:names)")
 
 # Another worker that holds the row is doing this very work.
-HOLD = text("SELECT decided_until FROM schedules WHERE name = :name FOR UPDATE SKIP LOCKED")
+HOLD = text("SELECT checked_until FROM schedules WHERE name = :name FOR UPDATE SKIP LOCKED")
 
 # The primary key is the alarm behind the row lock: a run that was made is never made again.
 MAKE = text("""
@@ -46,17 +46,17 @@ MAKE = text("""
 IS_MADE = text("SELECT 1 FROM occurrences WHERE schedule = :schedule AND fire_at = :fire_at")
 
 DECIDE = text("""
-    UPDATE schedules SET decided_until = :until, missed = missed + :missed WHERE name = :name
+    UPDATE schedules SET checked_until = :until, missed = missed + :missed WHERE name = :name
 """)
 
 RECENT = text("""
-    SELECT o.schedule, o.fire_at, o.made_at, o.job_id, j.state
+    SELECT o.schedule, o.fire_at, o.created_at, o.job_id, j.state
     FROM occurrences o JOIN jobs j ON j.id = o.job_id
     WHERE o.schedule = :schedule
     ORDER BY o.fire_at DESC LIMIT :count
 """)
 
-SUMMARIES = text("SELECT name, spec, decided_until, missed FROM schedules ORDER BY name")
+SUMMARIES = text("SELECT name, spec, checked_until, missed FROM schedules ORDER BY name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Made:
 
     schedule: str
     fire_at: datetime
-    made_at: datetime
+    created_at: datetime
     job_id: UUID
     state: str
 
@@ -87,7 +87,7 @@ class Summary:
 
     name: str
     spec: str
-    decided_until: datetime
+    checked_until: datetime
     missed: int
 
 
@@ -105,7 +105,7 @@ class Schedules:
     async def marks(self, names: "Sequence[str]") -> dict[str, tuple[datetime, str]]:
         """Return up to when each schedule is decided, and its timetable."""
         rows = await self._session.execute(MARKS, {"names": list(names)})
-        return {row.name: (row.decided_until, row.spec) for row in rows}
+        return {row.name: (row.checked_until, row.spec) for row in rows}
 
     async def watch(
         self, specs: "Mapping[str, str]", *, new_from: datetime, changed_from: datetime

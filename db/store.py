@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from db.audit import Audit
 from db.bank.ledger import Ledger
 from db.bank.reports import Reports
+from db.bank.retention import KEPT
 from db.bank.users import Users
 from db.retention import Retention
 
@@ -21,6 +22,6 @@ class Store:
         self.session = session
         self.audit = Audit(session)
         self.ledger = Ledger(session)
-        self.retention = Retention(session)
+        self.retention = Retention(session, kept=KEPT)
         self.reports = Reports(session)
         self.users = Users(session)

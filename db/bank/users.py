@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 from sqlalchemy import select, text
 from sqlalchemy.orm import selectinload
 
-from db.models import User
+from db.bank.models import User
 
 if TYPE_CHECKING:
     from uuid import UUID

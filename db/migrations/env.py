@@ -2,6 +2,7 @@
 
 from alembic import context
 
+from db import store  # noqa: F401 - it imports every model, the machine's and the bank's
 from db.models import Base
 
 context.configure(

@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
     from .._job import Payload
 
-# One statement for one job or thousands. `offer_job` decides by value, so that a refusal leaves
-# the caller's transaction usable.
+# One statement for one job or thousands. `try_enqueue_job` returns a refusal instead of raising it,
+# which leaves the caller's transaction usable.
 OFFER: Final = """
-    SELECT offer.id, offer.fresh, offer.fault, offer.message, offer.hint
+    SELECT offer.id, offer.created, offer.fault, offer.message, offer.hint
     FROM ROWS FROM (
       jsonb_to_recordset(CAST(:wishes AS jsonb))
       AS (kind text, payload jsonb, key text, run_at timestamptz, traceparent text)
     ) WITH ORDINALITY AS wish (kind, payload, key, run_at, traceparent, position)
-    CROSS JOIN LATERAL
-      offer_job(wish.kind, wish.payload, wish.key, wish.run_at, NULL, wish.traceparent) AS offer
+    CROSS JOIN LATERAL try_enqueue_job(
+      wish.kind, wish.payload, wish.key, wish.run_at, NULL, wish.traceparent) AS offer
     ORDER BY wish.position
 """
 
@@ -96,7 +96,7 @@ def offer_in(
 
     document = to_json([_row(wish) for wish in wishes]).decode()
     rows = session.execute(text(OFFER), {"wishes": document}).all()
-    answers = [Offer(UUID(str(row.id)), row.fresh) for row in rows if row.fault is None]
+    answers = [Offer(UUID(str(row.id)), row.created) for row in rows if row.fault is None]
     if len(answers) < len(rows):
         row = next(row for row in rows if row.fault is not None)
         raise FAULTS.get(row.fault, ClientError)(f"{row.message}: {row.hint}")

@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import inspect
 from sqlalchemy.exc import InvalidRequestError, StatementError
 
-from db.models import User
+from db.bank.models import User
 from db.store import Store
 
 

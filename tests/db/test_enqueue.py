@@ -36,7 +36,7 @@ async def test_an_accepted_job_is_queued_with_what_was_asked(session):
         await session.execute(text("SELECT * FROM jobs WHERE id = :id"), {"id": verdict.id})
     ).one()
 
-    assert verdict.fresh
+    assert verdict.created
     assert (row.kind, row.key, row.state, row.run_at) == (
         "transfer_funds",
         "asked",
@@ -70,8 +70,8 @@ async def test_a_refusal_is_a_value_that_says_why(session, candidate, fault):
     assert (verdict.id, verdict.fault) == (None, fault)
     assert verdict.message
     assert verdict.hint
-    assert before.fresh
-    assert after.fresh
+    assert before.created
+    assert after.created
 
 
 async def test_one_key_is_one_job_also_inside_one_statement(session):
@@ -79,7 +79,7 @@ async def test_one_key_is_one_job_also_inside_one_statement(session):
         session, [a_candidate("k"), a_candidate("k"), a_candidate("k", amount="2.00")]
     )
 
-    assert (first.fresh, again.fresh) == (True, False)
+    assert (first.created, again.created) == (True, False)
     assert first.id == again.id
     assert other.fault == "TL003"
     assert str(first.id) in (other.message or "")
@@ -94,7 +94,7 @@ async def test_the_same_candidates_at_once_make_each_job_once(sessions):
 
     answers = await asyncio.gather(*(take() for _ in range(8)))
 
-    assert sum(verdict.fresh for verdicts in answers for verdict in verdicts) == 50
+    assert sum(verdict.created for verdicts in answers for verdict in verdicts) == 50
     assert len({verdict.id for verdicts in answers for verdict in verdicts}) == 50
 
 

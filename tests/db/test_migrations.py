@@ -6,6 +6,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from db import migrate as migrations
+from db import store  # noqa: F401 - it imports every model
 from db.engine import create_engine
 from db.migrate import SchemaOutdatedError, migrate, newest_revision, require_current
 from db.models import Base

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
+from db.bank.models import User
 from db.engine import create_engine, create_sessions
-from db.models import User
 from db.transaction import NotYoursError, OwnTransaction, driver_of
 
 COUNT = text("SELECT count(*) FROM notes")

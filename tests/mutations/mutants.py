@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-LEDGER_SQL = "db/migrations/sql/0002_ledger.sql"
+LEDGER_SQL = "db/migrations/sql/0002_bank.sql"
 LEDGER_TESTS = ("tests/bank/test_lock_order.py", "tests/bank/test_ledger.py")
 EXECUTE = "worker/execution/executor.py"
 EXECUTE_TESTS = ("tests/worker/execution/test_executor.py",)
@@ -50,7 +50,13 @@ _UPDATES = """\
   UPDATE accounts SET balance = from_balance, version = payer.version + 1 WHERE id = p_from;
   UPDATE accounts SET balance = to_balance, version = payee.version + 1 WHERE id = p_to;
 """
-_FENCE = "        won = await record.finish(delivery.job, outcome.state, outcome.result)\n"
+_FENCE = """        won = await record.finish(
+            delivery.job,
+            outcome.state,
+            outcome.result,
+            purgeable=policy.kept_for is not None,
+        )
+"""
 _COMMIT = """    window.open()
     await transaction.commit()
     return outcome
@@ -270,8 +276,8 @@ MUTANTS = (
         "db/dispatch.py",
         (
             (
-                "UPDATE jobs SET rung_at = clock_timestamp() FROM unsent WHERE jobs.id = unsent.id",
-                "DELETE FROM jobs USING unsent WHERE jobs.id = unsent.id",
+                "UPDATE jobs SET dispatched_at = clock_timestamp()\n    FROM unsent WHERE",
+                "DELETE FROM jobs USING unsent WHERE",
             ),
         ),
         ("tests/worker/maintenance/test_relay_flush.py",),

@@ -75,7 +75,7 @@ def _past_runs(made: dict[str, list[Made]]) -> Table:
     table.add_column("job", overflow="fold")  # an id that is cut short is of no use
     runs = sorted((one for runs in made.values() for one in runs), key=lambda one: one.fire_at)
     for one in runs:
-        late_s = (one.made_at - one.fire_at).total_seconds()
+        late_s = (one.created_at - one.fire_at).total_seconds()
         style = {"dead": "red", "queued": "yellow"}.get(one.state, "")
         table.add_row(
             _utc(one.fire_at),

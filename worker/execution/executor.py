@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
     from db.execution import Delivered
     from jobs import Job, Payload
+    from jobs._job import Policy
     from jobs._reports import Reports
     from worker.execution.delivery import Delivery
     from worker.monitoring.events import Events
@@ -154,7 +155,7 @@ class Executor:
             outcome = outcome_of(answer)
             if not keeps_effects(outcome):
                 await transaction.restart()
-            return await _conclude(transaction, delivery, outcome, window)
+            return await _conclude(transaction, delivery, job.policy, outcome, window)
 
     async def _attempt_snapshot(
         self, job: "Job", payload: "Payload", delivery: "Delivery", window: CommitWindow
@@ -171,7 +172,7 @@ class Executor:
             await session.connection(execution_options=ONE_MOMENT)
             outcome = outcome_of(await self._call_handler(job, payload, delivery, session))
         async with OwnTransaction(self._engine) as transaction:
-            return await _conclude(transaction, delivery, outcome, window)
+            return await _conclude(transaction, delivery, job.policy, outcome, window)
 
     async def _call_handler(
         self, job: "Job", payload: "Payload", delivery: "Delivery", session: "AsyncSession"
@@ -272,6 +273,7 @@ async def call_handler(job: "Job", context: Context, payload: "Payload") -> obje
 async def _conclude(
     transaction: OwnTransaction,
     delivery: "Delivery",
+    policy: "Policy",
     outcome: Finished | Later,
     window: CommitWindow,
 ) -> Outcome:
@@ -280,7 +282,12 @@ async def _conclude(
     if isinstance(outcome, Later):
         won = await record.postpone(delivery.job, outcome.delay)
     else:
-        won = await record.finish(delivery.job, outcome.state, outcome.result)
+        won = await record.finish(
+            delivery.job,
+            outcome.state,
+            outcome.result,
+            purgeable=policy.kept_for is not None,
+        )
     if not won:
         await transaction.restart()
         return await lost(transaction.session, delivery)

@@ -42,17 +42,17 @@ class Due:
 
     make: tuple[datetime, ...] = ()
     missed: int = 0
-    decided_until: datetime | None = None
+    checked_until: datetime | None = None
     """The new mark; None when there is nothing to decide."""
     more: bool = False
 
 
-def due(schedule: "Schedule", decided_until: datetime, now: datetime) -> Due:
-    """Decide which runs of `(decided_until, now]` to make, by the schedule's policy."""
-    oldest = decided_until
+def due(schedule: "Schedule", checked_until: datetime, now: datetime) -> Due:
+    """Decide which runs of `(checked_until, now]` to make, by the schedule's policy."""
+    oldest = checked_until
     if schedule.window is not None:
         oldest = max(oldest, now - schedule.window)
-    missed = _count(schedule, decided_until, oldest)
+    missed = _count(schedule, checked_until, oldest)
     if schedule.missed == "once":
         latest = _latest(schedule, oldest, now)
         missed += max(0, _count(schedule, oldest, now) - 1)
@@ -63,7 +63,7 @@ def due(schedule: "Schedule", decided_until: datetime, now: datetime) -> Due:
         oldest = fresh
     make = _between(schedule, oldest, now, MADE_MAX + 1)
     if len(make) > MADE_MAX:
-        return Due(make[:MADE_MAX], missed, decided_until=make[MADE_MAX - 1], more=True)
+        return Due(make[:MADE_MAX], missed, checked_until=make[MADE_MAX - 1], more=True)
     return _decided(make, missed, now)
 
 
@@ -121,7 +121,7 @@ class Scheduler:
         now, marks = await self._marks()
         pause_s = PAUSE_MAX_S
         for job, schedule in self._schedules:
-            if due(schedule, marks[schedule.name], now).decided_until is not None:
+            if due(schedule, marks[schedule.name], now).checked_until is not None:
                 pause_s = min(pause_s, await self._tried(job, schedule, now))
             pause_s = min(pause_s, _seconds_until_next(schedule, now))
         return pause_s
@@ -165,10 +165,10 @@ class Scheduler:
             if mark is None:
                 return False
             decision = due(schedule, mark, now)
-            if decision.decided_until is None:
+            if decision.checked_until is None:
                 return False
             made = await schedules.make(_occurrences(job, schedule, decision))
-            await schedules.decide(schedule.name, decision.decided_until, decision.missed)
+            await schedules.decide(schedule.name, decision.checked_until, decision.missed)
             await session.commit()
         for fire_at, job_id in made:
             self._events.emit(

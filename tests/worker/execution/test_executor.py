@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import bindparam, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from db.bank.models import User
 from db.engine import create_engine
 from db.execution import Delivered, Failure, Record
-from db.models import User
 from db.transaction import driver_of
 from jobs import Cancel, Job, Payload, Policy, Rejected, Result, Snooze
 from jobs._reports import Reports

@@ -33,11 +33,11 @@ def test_a_run_that_comes_is_made_whatever_the_policy():
     for missed, window in (("skip", None), ("once", None), ("all", DAY)):
         found = due(nightly(missed, window), NIGHT - HOUR, NIGHT)
 
-        assert (found.make, found.missed, found.decided_until) == ((NIGHT,), 0, NIGHT)
+        assert (found.make, found.missed, found.checked_until) == ((NIGHT,), 0, NIGHT)
 
 
 def test_before_its_time_nothing_is_decided():
-    assert due(nightly(), NIGHT - HOUR, NIGHT - SECOND).decided_until is None
+    assert due(nightly(), NIGHT - HOUR, NIGHT - SECOND).checked_until is None
 
 
 def test_after_three_nights_without_workers_the_policy_says_what_is_made():
@@ -67,10 +67,10 @@ def test_a_long_absence_is_worked_off_in_bounded_pieces():
     minutely = nightly("all", DAY, when=Every(timedelta(minutes=1)))
     mark = NIGHT - HOUR * 5
     made: list[datetime] = []
-    while (found := due(minutely, mark, NIGHT)).decided_until is not None:
+    while (found := due(minutely, mark, NIGHT)).checked_until is not None:
         assert len(found.make) <= MADE_MAX
         made += found.make
-        mark = found.decided_until
+        mark = found.checked_until
 
     assert len(made) == len(set(made)) == 300
 
@@ -90,11 +90,11 @@ def test_however_the_rounds_fall_no_run_is_made_twice_or_forgotten(policy, secon
     missed = 0
     for rest in rests:
         now += rest * SECOND
-        while (found := due(schedule, mark, now)).decided_until is not None:
+        while (found := due(schedule, mark, now)).checked_until is not None:
             assert all(mark < at <= now for at in found.make)
             made += found.make
             missed += found.missed
-            mark = found.decided_until
+            mark = found.checked_until
 
     planned = list(_all_until(schedule, start, now))
     assert len(made) + missed == len(planned)
@@ -297,7 +297,7 @@ async def test_without_a_clock_of_its_own_it_goes_by_the_databases(sessions, clo
     await duty.step()
     async with sessions() as session, session.begin():
         await session.execute(
-            text("UPDATE schedules SET decided_until = decided_until - interval '2 s'")
+            text("UPDATE schedules SET checked_until = checked_until - interval '2 s'")
         )
     await duty.step()
 

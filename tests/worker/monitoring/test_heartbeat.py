@@ -141,7 +141,7 @@ async def add(sessions, state, *, due, age=timedelta(), rung=False, count=1):
         await session.execute(
             text(
                 "INSERT INTO jobs (kind, payload, payload_hash, state, "
-                "enqueued_at, run_at, rung_at, finished_at) "
+                "enqueued_at, run_at, dispatched_at, finished_at) "
                 "SELECT 'a', '{}', '', :state, clock_timestamp() - CAST(:age AS interval), "
                 "clock_timestamp() + CAST(:due AS interval), "
                 "CASE WHEN :rung THEN clock_timestamp() END, "

@@ -96,7 +96,7 @@ class Loader:
         for job, verdict in zip(batch.jobs, verdicts, strict=True):
             if verdict.id is None:
                 bad.append(BadLine(job.line, f"{verdict.message}: {verdict.hint}"))
-            elif verdict.fresh:
+            elif verdict.created:
                 created.append(_queued_job(verdict, job.candidate))
         for one in sorted(bad, key=lambda one: one.line.number):
             self._on_bad(one)

@@ -82,7 +82,7 @@ def _facts(job: Whole, *, payload: bool) -> list[tuple[str, str]]:
         ("attempts", str(job.attempts)),
         ("accepted", _time(job.enqueued_at)),
         ("runs at", _time(job.run_at)),
-        ("sent to Redis", _time(job.rung_at)),
+        ("sent to Redis", _time(job.dispatched_at)),
         ("ended", _time(job.finished_at)),
         ("trace", job.traceparent or ""),
         ("payload", orjson.dumps(job.payload).decode() if payload else hidden),

@@ -1,4 +1,76 @@
--- Door 2, and under the covers doors 1 and 4: one set of rules for accepting a job.
+-- What the machine needs: the jobs and how they are accepted, the schedules, the workers.
+
+-- The kinds of job this database accepts, with the JSON Schema of each payload.
+CREATE TABLE job_kinds (
+  kind text CONSTRAINT job_kinds_pkey PRIMARY KEY,
+  payload_schema jsonb NOT NULL,
+  registered_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- One row per accepted job, from its acceptance to its final outcome.
+CREATE TABLE jobs (
+  id uuid DEFAULT uuidv7() CONSTRAINT jobs_pkey PRIMARY KEY,
+  kind text NOT NULL,
+  key text,
+  payload jsonb NOT NULL,
+  payload_hash bytea NOT NULL,
+  state text NOT NULL DEFAULT 'queued'
+    CONSTRAINT jobs_state_check
+      CHECK (state IN ('queued', 'completed', 'rejected', 'dead', 'cancelled')),
+  result jsonb,
+  errors jsonb NOT NULL DEFAULT '[]',
+  attempts bigint NOT NULL DEFAULT 0,
+  enqueued_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  run_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  dispatched_at timestamptz,
+  finished_at timestamptz,
+  purgeable boolean NOT NULL DEFAULT false,
+  redis_id text,
+  traceparent text,
+  CONSTRAINT jobs_finished_check CHECK ((state = 'queued') = (finished_at IS NULL))
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
+CREATE UNIQUE INDEX jobs_kind_key_key ON jobs (kind, key) WHERE key IS NOT NULL;
+CREATE INDEX jobs_runnable_idx ON jobs (run_at, id) WHERE state = 'queued';
+CREATE INDEX jobs_dead_idx ON jobs (finished_at, id) WHERE state = 'dead';
+-- What retention looks for. A job that completed and is kept forever is not in it.
+CREATE INDEX jobs_purgeable_idx ON jobs (kind, finished_at)
+  WHERE purgeable OR state = 'cancelled';
+
+-- Up to when each schedule is checked: every run before was created, or dropped by its policy.
+CREATE TABLE schedules (
+  name text CONSTRAINT schedules_pkey PRIMARY KEY,
+  spec text NOT NULL,
+  checked_until timestamptz NOT NULL,
+  missed bigint NOT NULL DEFAULT 0
+);
+
+-- The runs of the schedules: each is inserted in the transaction that accepts its job, and is
+-- deleted with the job.
+CREATE TABLE occurrences (
+  schedule text NOT NULL CONSTRAINT occurrences_schedule_fkey REFERENCES schedules (name),
+  fire_at timestamptz NOT NULL,
+  job_id uuid NOT NULL CONSTRAINT occurrences_job_id_fkey REFERENCES jobs (id) ON DELETE CASCADE,
+  created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  CONSTRAINT occurrences_pkey PRIMARY KEY (schedule, fire_at)
+);
+CREATE INDEX occurrences_job_id_idx ON occurrences (job_id);
+
+-- One row per worker process, recreateded every few seconds, deleted after a long silence.
+CREATE TABLE workers (
+  id uuid CONSTRAINT workers_pkey PRIMARY KEY,
+  host text NOT NULL,
+  pid bigint NOT NULL,
+  version text NOT NULL,
+  kinds text[] NOT NULL,
+  state text NOT NULL
+    CONSTRAINT workers_state_check CHECK (state IN ('running', 'draining', 'stopped')),
+  mode text NOT NULL CONSTRAINT workers_mode_check CHECK (mode IN ('normal', 'degraded')),
+  jobs_running bigint NOT NULL DEFAULT 0,
+  started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  seen_at timestamptz NOT NULL DEFAULT clock_timestamp()
+) WITH (fillfactor = 50);
+
+-- One set of rules for accepting a job, whichever door it comes through.
 
 -- Whether `value` has the string `format`, read as pydantic reads JSON. What pydantic takes, this
 -- takes; a unix time in a string is not checked for its range, and unknown formats always pass.
@@ -135,13 +207,13 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
   SELECT sha256(convert_to(payload::text, 'UTF8'))
 $$;
 
--- Accept one job, or say why not, by value: a refusal leaves the caller's transaction as it was.
--- The same key (or id) with the same payload answers with the job that is there; with another
--- payload it is refused. `fault` is NULL or a SQLSTATE: TL001 unknown kind, TL002 invalid payload,
+-- Accept one job, or return why not: a refusal leaves the caller's transaction usable.
+-- The same key (or id) with the same payload returns the job accepted before; with another payload
+-- it is refused. `created` tells the two apart. `fault` is NULL or a SQLSTATE: TL001 unknown kind, TL002 invalid payload,
 -- TL003 key conflict, TL004 invalid key, TL005 invalid run_at.
-CREATE FUNCTION offer_job(
+CREATE FUNCTION try_enqueue_job(
   p_kind text, p_payload jsonb, p_key text, p_run_at timestamptz, p_id uuid, p_traceparent text,
-  OUT id uuid, OUT state text, OUT fresh boolean, OUT fault text, OUT message text, OUT hint text
+  OUT id uuid, OUT state text, OUT created boolean, OUT fault text, OUT message text, OUT hint text
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -186,44 +258,44 @@ BEGIN
       VALUES (coalesce(p_id, uuidv7()), p_kind, p_key, p_payload, payload_hash(p_payload),
               coalesce(p_run_at, clock_timestamp()), p_traceparent)
       ON CONFLICT DO NOTHING
-      RETURNING j.id, j.state INTO offer_job.id, offer_job.state;
-    fresh := FOUND;
-    IF fresh THEN
+      RETURNING j.id, j.state INTO try_enqueue_job.id, try_enqueue_job.state;
+    created := FOUND;
+    IF created THEN
       RETURN;
     END IF;
-    -- A new statement, so a new snapshot: it sees the row the insert waited for.
+    -- A new statement has a new snapshot: it sees the row that the insert waited for.
     SELECT * INTO stored FROM jobs WHERE id = p_id OR (kind = p_kind AND key = p_key)
       ORDER BY (id = p_id) DESC NULLS LAST LIMIT 1;
     EXIT WHEN FOUND;
-    -- Retention removed it in between: then the job is a new one.
+    -- Retention deleted the row in between: insert again.
   END LOOP;
   IF stored.kind <> p_kind OR stored.payload_hash <> payload_hash(p_payload) THEN
     fault := 'TL003';
     message := format('job %s already has this key with another payload', stored.id);
     hint := 'use a new key for a new payload';
-    fresh := NULL;
+    created := NULL;
     RETURN;
   END IF;
   id := stored.id;
   state := stored.state;
 END $$;
 
--- Accept one job, or raise why not (SQLSTATE TL001 to TL005, see offer_job).
+-- Accept one job, or raise why not (SQLSTATE TL001 to TL005, see try_enqueue_job).
 CREATE FUNCTION accept_job(
   p_kind text, p_payload jsonb, p_key text, p_run_at timestamptz, p_id uuid, p_traceparent text,
-  OUT id uuid, OUT state text, OUT fresh boolean
+  OUT id uuid, OUT state text, OUT created boolean
 ) LANGUAGE plpgsql AS $$
 DECLARE
-  offer record;
+  answer record;
 BEGIN
-  SELECT * INTO offer FROM offer_job(p_kind, p_payload, p_key, p_run_at, p_id, p_traceparent);
-  IF offer.fault IS NOT NULL THEN
+  SELECT * INTO answer FROM try_enqueue_job(p_kind, p_payload, p_key, p_run_at, p_id, p_traceparent);
+  IF answer.fault IS NOT NULL THEN
     RAISE EXCEPTION USING
-      ERRCODE = offer.fault, MESSAGE = offer.message, HINT = offer.hint;
+      ERRCODE = answer.fault, MESSAGE = answer.message, HINT = answer.hint;
   END IF;
-  id := offer.id;
-  state := offer.state;
-  fresh := offer.fresh;
+  id := answer.id;
+  state := answer.state;
+  created := answer.created;
 END $$;
 
 -- The public door for every language: psql> SELECT enqueue_job('transfer_funds', '{…}', 'order-42');
@@ -233,8 +305,8 @@ CREATE FUNCTION enqueue_job(
   SELECT id FROM accept_job($1, $2, $3, $4, NULL, NULL)
 $$;
 
--- Cancel a job that has not taken effect. False when it has, or when there is none. A handler that
--- runs at this moment loses its fence, and its transaction is rolled back.
+-- Cancel a job that has not taken effect; false when it has, or when there is no such job. Where a
+-- handler is running the job, its transaction is rolled back when it tries to finalize the job.
 CREATE FUNCTION cancel_job(job uuid, reason text DEFAULT 'cancelled by its caller')
 RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN

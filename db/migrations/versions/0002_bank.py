@@ -1,4 +1,4 @@
-"""The ledger's rules: append-only tables and `post_transfer`."""
+"""The bank: users, accounts, and append-only transfers that `post_transfer` posts."""
 
 from alembic import op
 
@@ -11,10 +11,12 @@ depends_on = None
 
 
 def upgrade() -> None:
-    run_script("0002_ledger.sql")
+    run_script("0002_bank.sql")
 
 
 def downgrade() -> None:
     op.execute("DROP FUNCTION post_transfer")
     op.execute("DROP FUNCTION world_account_id")
-    op.execute("DROP FUNCTION refuse_change CASCADE")
+    for table in ("entries", "transfers", "accounts", "users"):
+        op.drop_table(table)
+    op.execute("DROP FUNCTION refuse_change")

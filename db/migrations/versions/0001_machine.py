@@ -1,27 +1,31 @@
-"""The doors in SQL: `enqueue_job`, and the rules that every door shares."""
+"""The machine: jobs and the functions that accept them, schedules, workers."""
 
 from alembic import op
 
 from db.migrations import run_script
 
-revision = "0003"
-down_revision = "0002"
+revision = "0001"
+down_revision = None
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    run_script("0003_jobs.sql")
+    run_script("0001_machine.sql")
 
 
 def downgrade() -> None:
+    for table in ("workers", "occurrences", "schedules"):
+        op.drop_table(table)
     for function in (
         "cancel_job",
         "enqueue_job",
         "accept_job",
-        "offer_job",
+        "try_enqueue_job",
         "payload_hash",
         "schema_fault",
         "has_format",
     ):
         op.execute(f"DROP FUNCTION {function}")
+    for table in ("jobs", "job_kinds"):
+        op.drop_table(table)

@@ -1,3 +1,62 @@
+-- The bank: users, their accounts, and transfers as double entries.
+
+CREATE TABLE users (
+  id uuid DEFAULT uuidv7() CONSTRAINT users_pkey PRIMARY KEY,
+  username text NOT NULL,
+  email text NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+-- One form of a name whatever its case or Unicode form; needs no ICU.
+CREATE UNIQUE INDEX users_email_key
+  ON users (casefold((normalize(email, NFKC) COLLATE pg_unicode_fast)));
+CREATE UNIQUE INDEX users_username_key
+  ON users (casefold((normalize(username, NFKC) COLLATE pg_unicode_fast)));
+
+-- Money in one currency: a signed balance in minor units, credits minus debits.
+CREATE TABLE accounts (
+  id uuid DEFAULT uuidv7() CONSTRAINT accounts_pkey PRIMARY KEY,
+  code text NOT NULL CONSTRAINT accounts_code_key UNIQUE,
+  user_id uuid CONSTRAINT accounts_user_id_fkey REFERENCES users (id),
+  currency text NOT NULL CONSTRAINT accounts_currency_check CHECK (currency ~ '^[A-Z]{3}$'),
+  balance bigint NOT NULL DEFAULT 0,
+  floor bigint DEFAULT 0,
+  status text NOT NULL DEFAULT 'open'
+    CONSTRAINT accounts_status_check CHECK (status IN ('open', 'frozen', 'closed')),
+  version bigint NOT NULL DEFAULT 0,
+  opened_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  CONSTRAINT accounts_floor_check CHECK (floor IS NULL OR balance >= floor),
+  CONSTRAINT accounts_id_currency_key UNIQUE (id, currency),
+  CONSTRAINT accounts_user_id_currency_key UNIQUE (user_id, currency)
+) WITH (fillfactor = 80);
+
+-- One movement of money; its id is the id of the job that posted it.
+CREATE TABLE transfers (
+  id uuid CONSTRAINT transfers_pkey PRIMARY KEY,
+  from_account uuid NOT NULL,
+  to_account uuid NOT NULL,
+  amount bigint NOT NULL CONSTRAINT transfers_amount_check CHECK (amount > 0),
+  currency text NOT NULL,
+  posted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  CONSTRAINT transfers_two_accounts_check CHECK (from_account <> to_account),
+  -- The currency of both accounts is the transfer's, by the schema.
+  CONSTRAINT transfers_from_account_currency_fkey
+    FOREIGN KEY (from_account, currency) REFERENCES accounts (id, currency),
+  CONSTRAINT transfers_to_account_currency_fkey
+    FOREIGN KEY (to_account, currency) REFERENCES accounts (id, currency)
+);
+
+-- One side of a transfer on one account; versions count up without a gap.
+CREATE TABLE entries (
+  account_id uuid NOT NULL CONSTRAINT entries_account_id_fkey REFERENCES accounts (id),
+  version bigint NOT NULL,
+  transfer_id uuid NOT NULL CONSTRAINT entries_transfer_id_fkey REFERENCES transfers (id),
+  amount bigint NOT NULL CONSTRAINT entries_amount_check CHECK (amount <> 0),
+  balance_after bigint NOT NULL,
+  posted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  CONSTRAINT entries_pkey PRIMARY KEY (account_id, version),
+  CONSTRAINT entries_transfer_id_account_id_key UNIQUE (transfer_id, account_id)
+);
+
 -- The ledger's rules that no code path can skip.
 
 CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -22,7 +81,7 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
   SELECT ('ffffffff-ffff-8fff-bfff-000000' || encode(convert_to(currency, 'UTF8'), 'hex'))::uuid
 $$;
 
--- Post one transfer, or say why not. Everything a caller may do wrong is a verdict, not an
+-- Post one transfer, or return why not. Everything a caller may do wrong is a verdict, not an
 -- exception, so that the transaction that records the verdict is still usable.
 --
 -- Order matters: both accounts are locked in id order before anything is decided, which is what
@@ -73,7 +132,8 @@ BEGIN
     VALUES (p_id, p_from, p_to, p_amount, p_currency, now)
     ON CONFLICT (id) DO NOTHING;
   IF NOT FOUND THEN
-    -- A twin delivery got here first. Touch nothing: the fence tells the caller what became of it.
+    -- Another delivery of the same job posted it first: change nothing. The caller finds that out
+    -- when it tries to finalize the job.
     verdict := 'already_posted';
     RETURN;
   END IF;

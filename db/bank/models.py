@@ -1,0 +1,109 @@
+"""The bank's tables: users, accounts, transfers, entries."""
+
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from db.models import Base, one_of
+
+ACCOUNT_STATUSES: Final = ("open", "frozen", "closed")
+
+
+def _folded(column: str) -> str:
+    """Return the SQL of one form of a name whatever its case or Unicode form (needs no ICU)."""
+    return f"casefold((NORMALIZE({column}, NFKC) COLLATE pg_unicode_fast))"
+
+
+class User(Base):
+    """A person or service that owns accounts, one per currency."""
+
+    __tablename__ = "users"
+    __table_args__ = (
+        Index("users_username_key", text(_folded("username")), unique=True),
+        Index("users_email_key", text(_folded("email")), unique=True),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=text("uuidv7()"))
+    username: Mapped[str]
+    email: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+
+    accounts: Mapped[list["Account"]] = relationship(back_populates="user", lazy="raise")
+
+
+class Account(Base):
+    """Money in one currency, as a signed balance (credits minus debits) in minor units.
+
+    `floor` NULL means no lower bound: only `world:<CCY>` accounts, so that Σ balance stays 0.
+    """
+
+    __tablename__ = "accounts"
+    __table_args__ = (
+        UniqueConstraint("id", "currency"),
+        UniqueConstraint("user_id", "currency"),
+        CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
+        CheckConstraint(one_of("status", ACCOUNT_STATUSES), name="status"),
+        CheckConstraint("floor IS NULL OR balance >= floor", name="floor"),
+        {"postgresql_with": {"fillfactor": "80"}},
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=text("uuidv7()"))
+    code: Mapped[str] = mapped_column(unique=True)
+    user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id"))
+    currency: Mapped[str]
+    balance: Mapped[int] = mapped_column(server_default=text("0"))
+    floor: Mapped[int | None] = mapped_column(server_default=text("0"))
+    status: Mapped[str] = mapped_column(server_default=text("'open'"))
+    version: Mapped[int] = mapped_column(server_default=text("0"))
+    opened_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+
+    user: Mapped[User | None] = relationship(back_populates="accounts", lazy="raise")
+
+
+class Transfer(Base):
+    """One movement of money; its id is the id of the job that made it. Append-only."""
+
+    __tablename__ = "transfers"
+    __table_args__ = (
+        # The currency of both accounts is the transfer's, by the schema.
+        ForeignKeyConstraint(["from_account", "currency"], ["accounts.id", "accounts.currency"]),
+        ForeignKeyConstraint(["to_account", "currency"], ["accounts.id", "accounts.currency"]),
+        CheckConstraint("amount > 0", name="amount"),
+        CheckConstraint("from_account <> to_account", name="two_accounts"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    from_account: Mapped[UUID]
+    to_account: Mapped[UUID]
+    amount: Mapped[int]
+    currency: Mapped[str]
+    posted_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+
+    entries: Mapped[list["Entry"]] = relationship(lazy="raise", viewonly=True)
+
+
+class Entry(Base):
+    """One side of a transfer on one account; versions count up without a gap. Append-only."""
+
+    __tablename__ = "entries"
+    __table_args__ = (
+        UniqueConstraint("transfer_id", "account_id"),
+        CheckConstraint("amount <> 0", name="amount"),
+    )
+
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    transfer_id: Mapped[UUID] = mapped_column(ForeignKey("transfers.id"))
+    amount: Mapped[int]
+    balance_after: Mapped[int]
+    posted_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
