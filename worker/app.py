@@ -33,6 +33,7 @@ from worker.maintenance.runner import Duties, Duty
 from worker.maintenance.scheduler import Scheduler
 from worker.monitoring import Health
 from worker.monitoring.events import Events, log_events
+from worker.monitoring.heartbeat import answers_ping
 from worker.monitoring.logs import configure_logs, hide_arguments
 from worker.monitoring.tracing import create_tracing
 from worker.settings import Settings, load_settings
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from arq.worker import Function
+    from redis.asyncio import Redis
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from db.execution import Delivered
@@ -115,7 +117,12 @@ class Options:
         sessions = create_sessions(engine)
         kinds = registry()
         # Before anything else: a worker that waits for its servers answers probes meanwhile.
-        health = ctx[HEALTH] = Health(settings, sessions, events, kinds, ctx)
+        worker: TellerWorker | None = ctx.get(WORKER)
+        health = ctx[HEALTH] = Health(
+            *(settings, sessions, events, kinds),
+            is_draining=partial(_is_draining, worker),
+            redis_answers=partial(_redis_answers, worker, ctx["redis"]),
+        )
         health.start()
         await wait_for_database(partial(_check_schema, engine), events)
         reports = open_reports(settings.reports_url)
@@ -129,8 +136,8 @@ class Options:
             Scheduler(sessions, check(kinds), events),
             *health.duties,
         ]
-        if WORKER in ctx:
-            duties.append(Fallback(ctx[WORKER], sessions, events))
+        if worker is not None:
+            duties.append(Fallback(worker, sessions, events))
         ctx[DUTIES] = Duties(duties, events)
         ctx[DUTIES].start()
         health.ready()
@@ -170,6 +177,16 @@ async def wait_for_database(check: "Callable[[], Awaitable[None]]", events: Even
             )
             await asyncio.sleep(wait_s)
     raise AssertionError("unreachable: the count has no end")
+
+
+def _is_draining(worker: TellerWorker | None) -> bool:
+    """Return whether the worker takes no more jobs; of arq's stock loop (None) nobody knows."""
+    return worker is not None and not worker.allow_pick_jobs
+
+
+async def _redis_answers(worker: TellerWorker | None, redis: "Redis") -> bool:
+    """Return what our loop knows of Redis; beside arq's stock loop (None), ping it."""
+    return await answers_ping(redis) if worker is None else worker.redis_available
 
 
 async def _check_schema(engine: "AsyncEngine") -> None:

@@ -1,14 +1,10 @@
 """Everything about this process's health, as one thing that starts and stops with it."""
 
-import asyncio
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError
-
-from worker.execution.arq_adapter import WORKER
 from worker.monitoring.backlog import Census
 from worker.monitoring.heartbeat import Heartbeat, code_version
 from worker.monitoring.http.child import child_socket
@@ -19,50 +15,38 @@ from worker.monitoring.metrics import Metrics, Process
 from worker.monitoring.state import Condition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable
 
-    from redis.asyncio import Redis
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-    from worker.execution.arq_adapter import TellerWorker
-    from worker.maintenance.runner import Duty
     from worker.monitoring.events import Events
     from worker.settings import Settings
 
 
-REDIS_ANSWER_MAX_S: Final = 1.5
-
-
 class Health:
-    """The pulse, the heartbeat, the census, the metrics, and the server that tells of them."""
+    """Heartbeat, loop lag, backlog and metrics of this process, and the server that shows them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it looks at, each by name
         self,
         settings: "Settings",
         sessions: "async_sessionmaker[AsyncSession]",
         events: "Events",
         kinds: "Iterable[str]",
-        ctx: "Mapping[Any, Any]",
+        *,
+        is_draining: "Callable[[], bool]",
+        redis_answers: "Callable[[], Awaitable[bool]]",
     ) -> None:
         """Prepare; nothing runs before `start`.
 
         Args:
             settings: this process's.
-            sessions: for the heartbeat and the census.
+            sessions: for the heartbeat and the backlog.
             events: what the metrics are counted from.
             kinds: of job that this process runs.
-            ctx: arq's, with the loop in it if it is ours; the stock loop tells less of itself.
+            is_draining: returns whether the worker takes no more jobs.
+            redis_answers: returns whether Redis answers.
         """
         kinds = list(kinds)
-        worker: TellerWorker | None = ctx.get(WORKER)
-        redis: Redis = ctx["redis"]
-
-        def is_draining() -> bool:
-            return worker is not None and not worker.allow_pick_jobs
-
-        async def redis_answers() -> bool:
-            return await _answers(redis) if worker is None else worker.redis_available
-
         self._settings = settings
         self._events = events
         self.condition = Condition(is_draining=is_draining)
@@ -75,17 +59,17 @@ class Health:
         events.subscribe(self.metrics.count)
 
     @property
-    def duties(self) -> "list[Duty]":
-        """What must run beside the jobs."""
-        return [self._heartbeat, self._census]
+    def duties(self) -> "tuple[Heartbeat, Census]":
+        """What must run beside the jobs, again and again."""
+        return (self._heartbeat, self._census)
 
     @property
     def port(self) -> int | None:
-        """Where the server is, if it is up."""
+        """The server's TCP port; None where it does not serve."""
         return None if self._server is None else self._server.port
 
     def start(self) -> None:
-        """Beat, and serve: first of all, so that a worker that waits for its servers is live."""
+        """Serve the pages. Call it first of all: a worker that waits for its servers is live."""
         self._pulse.start()
         address = self._address()
         if address is None:
@@ -102,17 +86,17 @@ class Health:
         try:
             server.start()
         except OSError as error:
-            # Jobs come first: a second worker on one machine works, and says what it lacks.
+            # Jobs come first: a second worker on one machine, whose port is taken, runs them.
             self._events.emit("health.unavailable", address=str(address), error=error.strerror)
             return
         self._server = server
 
     def ready(self) -> None:
-        """Tell that the worker takes jobs from now on."""
+        """Note that the worker takes jobs from now on."""
         self.condition.started = True
 
     async def stop(self) -> None:
-        """Say goodbye to the fleet, and serve no more."""
+        """Mark this worker as stopped, and close the server."""
         self.condition.stopped = True
         await self._heartbeat.stop()
         self._pulse.stop()
@@ -134,12 +118,3 @@ class Health:
             "pid": os.getpid(),
             "version": code_version(),
         }
-
-
-async def _answers(redis: "Redis") -> bool:
-    try:
-        async with asyncio.timeout(REDIS_ANSWER_MAX_S):
-            await redis.ping()
-    except (RedisError, OSError):
-        return False
-    return True

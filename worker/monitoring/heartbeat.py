@@ -1,7 +1,7 @@
-"""The heartbeat: tells the fleet that this process is there, and learns whether the record answers.
+"""The heartbeat: keeps this process's row in `workers` fresh, and finds out which servers answer.
 
-The same small upsert is the readiness probe's question to PostgreSQL: a server that cannot take it
-cannot take a job's outcome either.
+Readiness rests on the same small upsert: a PostgreSQL that cannot take it cannot take a job's
+outcome either.
 """
 
 import asyncio
@@ -13,27 +13,32 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid4
 
+from redis.exceptions import RedisError
+
 from db.errors import diagnose
 from db.workers import Beat, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from redis.asyncio import Redis
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
     from worker.monitoring.state import Condition
 
 INTERVAL_S: Final = 3.0
-ANSWER_WAIT_S: Final = 2.0
-"""With the interval, the age of what `/readyz` says: 5 s at most."""
+ANSWER_WAIT_MAX_S: Final = 2.0
+"""For PostgreSQL. With the interval, what `/readyz` says is 5 s old at most."""
+REDIS_ANSWER_WAIT_MAX_S: Final = 1.5
 SILENCE_MAX: Final = timedelta(seconds=15)
-"""A process that has missed this much is taken for dead."""
+"""A process without a heartbeat for so long counts as dead."""
 FORGOTTEN_AFTER: Final = timedelta(hours=1)
-LAST_WORD_WAIT_S: Final = 1.0
+"""The row of a process without a heartbeat for so long is deleted."""
+STOP_WAIT_MAX_S: Final = 1.0
 
 
 class Heartbeat:
-    """One process's heartbeat. `step()` is one beat; `worker.maintenance.runner` owns the loop."""
+    """One process's heartbeat: a background duty that is repeated for as long as it runs."""
 
     name = "heartbeat"
 
@@ -54,10 +59,14 @@ class Heartbeat:
         self._began = False
 
     async def step(self) -> float:
-        """Beat once, and return the seconds until the next."""
+        """Beat once, and return the seconds until the next beat.
+
+        Raises:
+            Exception: PostgreSQL did not take it; the process is unready until it does.
+        """
         self._condition.redis_up = await self._redis_answers()
         try:
-            async with asyncio.timeout(ANSWER_WAIT_S):
+            async with asyncio.timeout(ANSWER_WAIT_MAX_S):
                 await self._beat("draining" if self._condition.draining else "running")
         except Exception as error:
             self._condition.postgres_failed(diagnose(error).trouble.value)
@@ -67,11 +76,11 @@ class Heartbeat:
         return INTERVAL_S
 
     async def stop(self) -> None:
-        """Say that this process ends in good order, if the record is there to hear it."""
+        """Mark this worker as stopped; skipped when PostgreSQL does not answer."""
         if not self._began:
             return
         with suppress(Exception):
-            async with asyncio.timeout(LAST_WORD_WAIT_S):
+            async with asyncio.timeout(STOP_WAIT_MAX_S):
                 await self._beat("stopped")
 
     async def _beat(self, state: str) -> None:
@@ -89,6 +98,16 @@ class Heartbeat:
             workers = Workers(session)
             await workers.beat(beat)
             await workers.forget(FORGOTTEN_AFTER)
+
+
+async def answers_ping(redis: "Redis") -> bool:
+    """Return whether Redis answers a ping, in time."""
+    try:
+        async with asyncio.timeout(REDIS_ANSWER_WAIT_MAX_S):
+            await redis.ping()
+    except (RedisError, OSError):
+        return False
+    return True
 
 
 def code_version() -> str:
