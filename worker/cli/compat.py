@@ -1,4 +1,4 @@
-"""Check that this code still takes what an older contract took, or what is queued right now."""
+"""Check that this code takes what an older contract describes, or what is queued right now."""
 
 import asyncio
 from collections import Counter
@@ -21,19 +21,18 @@ BREAKS: Final = 1
 FAULTS_SHOWN_MAX: Final = 20
 
 Against = Annotated[
-    Path | None, typer.Option(help="An older jobs/contract.json, as of what is deployed now.")
+    Path | None, typer.Option(help="The jobs/contract.json of what is deployed now.")
 ]
-Live = Annotated[
-    bool, typer.Option("--live", help="Read every job queued in DATABASE_URL with this code.")
-]
+Live = Annotated[bool, typer.Option("--live", help="Parse every job queued in DATABASE_URL.")]
 
 
 @app.command()
 def compat(*, against: Against = None, live: Live = False) -> None:
-    """Fail, with exit code 1, when deploying this code would break jobs that are queued.
+    """Check that deploying this code breaks no queued job.
 
-    A removed field, a new required one, a narrower type, limit or pattern, a new default, a kind
-    that is gone. Results are checked for those who read them.
+    With --against a kind may get other words and new optional fields: anything else is a break,
+    and wants a new kind. Results are held to the same rule, for their readers. With --live every
+    queued payload is parsed. Exit code 1 when something breaks.
     """
     if against is None and not live:
         raise UsageError("give --against OLD.json, --live, or both; see --help")
@@ -63,7 +62,7 @@ def _contract_in(path: Path) -> dict[str, Any]:
 
 
 async def _live_faults() -> list[str]:
-    """Read every queued payload, and count what this code refuses by its reason."""
+    """Parse every queued payload, and count what this code refuses by its reason."""
     refused: Counter[str] = Counter()
     example: dict[str, str] = {}
     async with open_connections("compat") as opened, opened.sessions() as session:
