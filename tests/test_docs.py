@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import redis
 
+from worker.__main__ import command_files
+
 PROJECT = Path(__file__).parents[1]
 README = PROJECT / "README.md"
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
@@ -49,7 +51,7 @@ def test_every_command_and_make_target_that_is_named_exists(document):
     targets = set(re.findall(r"`make ([a-z-]+)", document.read_text()))
     makefile = (PROJECT / "Makefile").read_text()
 
-    assert {c for c in commands if not (PROJECT / f"worker/cli/{c}.py").exists()} == set()
+    assert commands - set(command_files()) == set()
     assert {t for t in targets if not re.search(rf"^{t}:", makefile, re.MULTILINE)} == set()
 
 

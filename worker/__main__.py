@@ -1,9 +1,10 @@
 """`python -m worker COMMAND`: every file or folder in `worker/cli/` is a command."""
 
 import sys
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperGroup
@@ -15,26 +16,50 @@ if TYPE_CHECKING:
     from typer._click.core import Command, Context  # typer carries its own copy of click
 
 
-class Commands(TyperGroup):
-    """Finds commands by file name and imports only the one that is called."""
+def command_files() -> list[str]:
+    """Return the name of every command: a file, or a folder whose `command.py` is the command."""
+    names = (module.name for module in iter_modules(cli.__path__))
+    return sorted(name for name in names if not name.startswith("_"))
 
-    def list_commands(self, ctx: "Context") -> list[str]:
-        """Return every command's name."""
-        del ctx
-        return sorted(
-            module.name for module in iter_modules(cli.__path__) if not module.name.startswith("_")
-        )
 
-    def get_command(self, ctx: "Context", cmd_name: str) -> "Command | None":
-        """Return one command, or None: click then says what there is."""
-        if cmd_name not in self.list_commands(ctx):
-            return None
-        module = import_module(f"{cli.__name__}.{cmd_name}")
-        if hasattr(module, "__path__"):  # a command of several files
+class CommandFiles(Mapping[str, "Command"]):
+    """The commands by name. Looking one up imports it, and no other."""
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(command_files())
+
+    def __len__(self) -> int:
+        """Count the commands."""
+        return len(command_files())
+
+    def __getitem__(self, name: str) -> "Command":
+        """Import a command.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        if name not in command_files():
+            raise KeyError(name)
+        module = import_module(f"{cli.__name__}.{name}")
+        if hasattr(module, "__path__"):
             module = import_module(f"{module.__name__}.command")
         command = typer.main.get_command(module.app)
-        command.name = cmd_name
+        command.name = name
         return command
+
+
+class Commands(TyperGroup):
+    """The group of all commands. From the names of `commands` it also says "did you mean"."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - Typer's own
+        super().__init__(**options)
+        self.commands = CommandFiles()  # type: ignore[assignment]  # no command is added to it
+
+    def list_commands(self, ctx: "Context") -> list[str]:
+        """Return every command's name, without importing any."""
+        del ctx
+        return list(self.commands)
 
 
 app = typer.Typer(
