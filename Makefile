@@ -55,7 +55,6 @@ imports: $(STAMP) ## do the packages know only whom they may?
 
 generated: $(STAMP) ## are the contract and the lists of events and metrics fresh?
 	@$(PY) -m worker contract --check
-	@$(PY) -m worker events --check
 
 lock-check: $(STAMP) ## do the locks still fit pyproject.toml?
 	@scratch=$$(mktemp -d) || exit 1; trap 'rm -rf "$$scratch"' EXIT; \

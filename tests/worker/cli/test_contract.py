@@ -10,16 +10,17 @@ from typer.testing import CliRunner
 
 from jobs import Payload, Result, job, registry
 from worker.__main__ import app
-from worker.cli.contract import schema as contract_module
-from worker.cli.contract.jobs_page import catalogue_text, example_of
-from worker.cli.contract.schema import CATALOGUE_FILE, CONTRACT_FILE, contract_of, files_of
+from worker.cli.contract import command
+from worker.cli.contract.command import ROOT, generated_files
+from worker.cli.contract.jobs_page import example_of, jobs_page
+from worker.cli.contract.schema import contract_of
 
 every_kind = pytest.mark.parametrize("kind", registry())
 
 
 def test_the_files_in_the_project_are_up_to_date():
-    for path, text in files_of(registry()).items():
-        assert path.read_text(encoding="utf-8") == text, "run `python -m worker contract`"
+    for name, text in generated_files().items():
+        assert (ROOT / name).read_text(encoding="utf-8") == text, "run `python -m worker contract`"
 
 
 @every_kind
@@ -31,8 +32,8 @@ def test_the_contract_has_the_schema_of_payload_and_result(kind):
 
 
 @every_kind
-def test_the_catalogue_has_an_example_that_the_kind_takes(kind):
-    page = CATALOGUE_FILE.read_text(encoding="utf-8")
+def test_the_page_has_an_example_that_the_kind_takes(kind):
+    page = (ROOT / "docs/jobs.md").read_text(encoding="utf-8")
     found = re.search(rf"SELECT enqueue_job\('{kind}', '(.*)'\);", page)
 
     assert found is not None
@@ -59,7 +60,7 @@ class Done(Result):
 
 
 @job(Odd)
-async def odd(ctx, wish) -> Done:
+async def odd(ctx, payload) -> Done:
     """Do it."""
     return Done()
 
@@ -77,16 +78,14 @@ def test_a_payload_without_a_valid_example_says_what_to_do():
         example_of(Stubborn)
 
 
-def test_the_catalogue_tells_what_is_personal():
-    page = catalogue_text(registry(), contract_of(registry()))
+def test_the_page_says_what_is_personal():
+    page = jobs_page(registry(), contract_of(registry()))
 
     assert "| `email` | string, 3 to 254 | personal: never in a log |" in page
 
 
 def test_check_fails_when_a_file_is_stale_and_writing_mends_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(contract_module, "CONTRACT_FILE", tmp_path / "jobs" / CONTRACT_FILE.name)
-    monkeypatch.setattr(contract_module, "CATALOGUE_FILE", tmp_path / "docs" / "jobs.md")
-    monkeypatch.setattr("worker.cli.contract.command.ROOT", tmp_path)
+    monkeypatch.setattr(command, "ROOT", tmp_path)
     run = CliRunner().invoke
 
     stale = run(app, ["contract", "--check"])
@@ -94,6 +93,7 @@ def test_check_fails_when_a_file_is_stale_and_writing_mends_it(tmp_path, monkeyp
     fresh = run(app, ["contract", "--check"])
 
     assert (stale.exit_code, written.exit_code, fresh.exit_code) == (1, 0, 0)
-    assert "stale jobs/contract.json" in stale.output
     assert "run `python -m worker contract`" in stale.output
-    assert "wrote docs/jobs.md" in written.output
+    for name in ("jobs/contract.json", "docs/jobs.md", "docs/events.md", "docs/metrics.md"):
+        assert f"stale {name}" in stale.output
+        assert f"wrote {name}" in written.output

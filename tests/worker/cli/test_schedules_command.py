@@ -1,4 +1,4 @@
-"""`python -m worker schedules` and `events`: what an operator sees."""
+"""`python -m worker schedules`: what an operator sees."""
 
 import asyncio
 
@@ -70,9 +70,3 @@ async def test_a_schedule_that_does_not_exist_is_an_error_that_names_those_that_
 
     assert isinstance(shown.exception, TellerError)
     assert "purge_record" in str(shown.exception)
-
-
-async def test_the_generated_pages_are_fresh(run):
-    shown = await run("events", "--check")
-
-    assert shown.exit_code == 0, shown.output

@@ -10,7 +10,6 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.worker.monitoring.samples import sample_metrics
-from worker.cli.contract.metrics_page import events_page, metrics_page
 from worker.monitoring.events import EVENTS
 from worker.monitoring.metrics import OTHER_KIND, describe_metrics
 
@@ -203,15 +202,6 @@ def test_the_state_of_the_process_is_read_at_the_scrape():
     assert value(metrics, "teller_worker_slots") == 16
     assert value(metrics, "teller_jobs_oldest_runnable_age_seconds") == 0
     assert value(metrics, "teller_redis_up") == 1
-
-
-@pytest.mark.parametrize(
-    ("page", "text"),
-    [("events.md", events_page()), ("metrics.md", metrics_page())],
-    ids=["events", "metrics"],
-)
-def test_the_page_in_docs_is_fresh(page, text):
-    assert (PROJECT / "docs" / page).read_text() == text, "run `python -m worker events`"
 
 
 def names_in(expression):

@@ -1,25 +1,14 @@
-"""The contract with callers, as files: `jobs/contract.json` for programs, `docs/jobs.md` for us.
-
-Both are generated from the payloads and results themselves, and a check fails when they are stale,
-so that a change of the contract is seen in review.
-"""
+"""The contract with callers: the JSON Schema of every payload and result, from the code itself."""
 
 import inspect
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import orjson
-
-from worker.cli.contract.jobs_page import catalogue_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jobs import Job
-
-ROOT: Final = Path(__file__).resolve().parents[3]
-CONTRACT_FILE: Final = ROOT / "jobs" / "contract.json"
-CATALOGUE_FILE: Final = ROOT / "docs" / "jobs.md"
 
 
 def contract_of(jobs: "Mapping[str, Job]") -> dict[str, Any]:
@@ -37,11 +26,5 @@ def _entry(job: "Job") -> dict[str, Any]:
 
 
 def contract_text(contract: dict[str, Any]) -> str:
-    """Return the contract as its file holds it."""
+    """Return the contract as `jobs/contract.json` holds it."""
     return orjson.dumps(contract, option=orjson.OPT_INDENT_2).decode() + "\n"
-
-
-def files_of(jobs: "Mapping[str, Job]") -> dict[Path, str]:
-    """Return what each generated file should hold."""
-    contract = contract_of(jobs)
-    return {CONTRACT_FILE: contract_text(contract), CATALOGUE_FILE: catalogue_text(jobs, contract)}
