@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from jobs import Job
     from worker.execution.executor import Executor
-    from worker.loop.claims import Claim
-    from worker.loop.decode import Refusal
 
 WORKER: Final = "teller_worker"
 """The worker's place in its own ctx; absent where arq's stock loop runs our functions."""
@@ -48,21 +46,20 @@ class TellerWorker(Worker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - arq's thirty options
         super().__init__(*args, **kwargs)
         self.ctx[WORKER] = self
+        self.runner.on_refuse = self._cancel_aborted
 
     def is_aborting(self, redis_id: str) -> bool:
         """Return whether a client has asked for this job's end."""
         return redis_id in self.aborting_tasks
 
-    async def _refuse(self, claim: "Claim", refusal: "Refusal") -> None:
-        """Refuse a job that cannot run.
+    async def _cancel_aborted(self, redis_id: str, reason: str) -> None:
+        """When a client aborts a job that waits, cancel it in PostgreSQL before Redis ends it.
 
-        When a client aborted the job, cancel it in PostgreSQL first: otherwise the relay would
-        send it again once Redis has forgotten it.
+        Otherwise the relay would send the job again once Redis has forgotten it.
         """
         executor: Executor | None = self.ctx.get(EXECUTOR)
-        if refusal.reason == ABORTED and executor is not None:
-            await executor.abort(claim.job_id)
-        await super()._refuse(claim, refusal)
+        if reason == ABORTED and executor is not None:
+            await executor.abort(redis_id)
 
 
 def arq_functions(jobs: "Mapping[str, Job]") -> list[Function]:

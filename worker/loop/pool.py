@@ -7,28 +7,29 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 
 if TYPE_CHECKING:
+    import arq.worker
     from arq.connections import RedisSettings
-    from arq.jobs import Deserializer, Serializer
 
 
-def open_pool(
-    settings: "RedisSettings",
-    *,
-    queue_name: str,
-    job_serializer: "Serializer | None",
-    job_deserializer: "Deserializer | None",
-    expires_extra_ms: int,
-) -> ArqRedis:
+def open_pool(worker: "arq.worker.Worker", settings: "RedisSettings") -> ArqRedis:
     """Return a pool like that of `arq.create_pool`, but one that connects when it is first used.
 
     Sentinel pools get the same options as others; arq gives them none but `ssl`.
     """
     pool = _sentinel_pool(settings) if settings.sentinel else ArqRedis(**_address(settings))
-    pool.job_serializer = job_serializer
-    pool.job_deserializer = job_deserializer
-    pool.default_queue_name = queue_name
-    pool.expires_extra_ms = expires_extra_ms
+    pool.job_serializer = worker.job_serializer
+    pool.job_deserializer = worker.job_deserializer
+    pool.default_queue_name = worker.queue_name
+    pool.expires_extra_ms = worker.expires_extra_ms
     return pool
+
+
+def open_second_pool(worker: "arq.worker.Worker") -> ArqRedis | None:
+    """Return a pool for another event loop than the worker's, where one can be made."""
+    if worker.redis_settings is not None:
+        return open_pool(worker, worker.redis_settings)
+    given: ArqRedis | None = worker.pool  # arq declares it as always there
+    return None if given is None else _clone_pool(given)
 
 
 def _address(settings: "RedisSettings") -> dict[str, Any]:
@@ -73,7 +74,7 @@ def _sentinel_pool(settings: "RedisSettings") -> ArqRedis:
     return cast("ArqRedis", pool)
 
 
-def clone_pool(pool: ArqRedis) -> ArqRedis | None:
+def _clone_pool(pool: ArqRedis) -> ArqRedis | None:
     """Return a client of the same server for another event loop; None for a Sentinel pool."""
     connections = pool.connection_pool
     if isinstance(connections, SentinelConnectionPool):

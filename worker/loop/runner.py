@@ -2,33 +2,31 @@
 
 import asyncio
 import logging
-import os
-import socket
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any, Final
 
 import arq.worker as arq_worker
 from arq.constants import retry_key_prefix
 from arq.utils import ms_to_datetime, timestamp_ms, to_ms
-from arq.worker import FailedJobs, Retry, RetryJob
+from arq.worker import Retry, RetryJob
 
 from . import decode, log_lines
-from .claims import Claim, Claims
-from .completer import BATCH_FRACTION, Completer, Completion
-from .connection import LOSS_ERRORS, Connection
+from .completer import Completion
+from .connection import LOSS_ERRORS
 from .decode import ReadyJob, Refusal, decode_claim
 from .outcomes import Aborted, Completed, Failed, HandBack, RetryLater, RunOutcome, outcome_of
 from .results import passed_over, refusal_result, run_result
 from .scripts import PUT_BACK
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from arq.jobs import JobResult
 
-    from .scripts import Script
+    from .claims import Claim, Claims
+    from .completer import Completer
+    from .connection import Connection
+    from .slots import Slots
 
 logger = logging.getLogger("arq.worker")
 
@@ -46,7 +44,7 @@ UNKNOWN_DELAY_GROWTH: Final = 0.1
 
 @dataclass(slots=True, eq=False)
 class FinishedRun:
-    """One finished run: what came of it, and when."""
+    """One run that is over: its outcome, and its times."""
 
     outcome: RunOutcome
     start_ms: int
@@ -58,245 +56,238 @@ class FinishedRun:
         return self.start_ms, self.finish_ms
 
 
-class JobRunner(arq_worker.Worker, ABC):
-    """The part of the worker that runs a job it holds."""
+class Runner:
+    """Runs the jobs that the worker holds.
 
-    lease_s: ClassVar[float] = 8.0
-    """How long a claim holds unrenewed; after it, a killed worker's jobs run elsewhere."""
+    Hooks, limits and counters are arq's, so they stay on the worker and are read when needed.
+    """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - arq's thirty options
-        super().__init__(*args, **kwargs)
-        self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-        """What an in-progress key holds while this worker runs the job."""
-        self.connection = Connection()
-        self._claims = Claims(self.worker_id, self.queue_name, self.lease_s)
-        self._held = self._claims.held
-        # Whether the last claim left due jobs behind.
-        self._backlog = False
-        self._quorum = max(1, int(self.max_jobs * BATCH_FRACTION))
-        self._completer = Completer(
-            self._claims, self._script, self._recorded, self._enough_to_record
-        )
-        self._passed_over: dict[str, JobResult] = {}
-        self._shutting_down = False
+    def __init__(
+        self,
+        worker: "arq_worker.Worker",
+        connection: "Connection",
+        claims: "Claims",
+        slots: "Slots",
+        completer: "Completer",
+    ) -> None:
+        self._worker = worker
+        self._connection = connection
+        self._claims = claims
+        self._slots = slots
+        self._completer = completer
+        self.shutting_down = False
+        """Whether jobs that are cancelled from now on are handed back and not retried."""
+        self.on_refuse: Callable[[str, str], Awaitable[None]] | None = None
+        """Awaited with a job's id and a reason of `decode.py` before Redis ends a job unrun.
 
-    async def _script(self, script: "Script", keys: "Sequence[str]", args: "Sequence[Any]") -> Any:  # noqa: ANN401 - a script answers what it likes
-        return await self.connection.call(script(self.pool, keys, args))
+        If it raises, the job is not ended: it will be delivered again.
+        """
+        self.passed_over: dict[str, JobResult] = {}
+        """What a burst run reports of jobs that it left in the queue, by id."""
 
-    # One job, from claim to record
-
-    async def run_job(self, job_id: str, score: int) -> None:  # noqa: ARG002 - arq's signature
+    async def run(self, claim: "Claim") -> None:
         """Run one held job; the body of its task."""
-        claim = self._held[job_id]
         try:
-            await self._run(claim)
+            job = self.open(claim)
+            if isinstance(job, Refusal):
+                await self._refuse(claim, job)
+                return
+            if job.job_try > claim.tries:
+                await self._raise_tries(claim, job.job_try)
+            await self._carry_out(claim, job)
         except LOSS_ERRORS as error:
-            logger.warning("job %s: put aside, redis is away: %s", job_id, error)
+            logger.warning("job %s: put aside, redis is away: %s", claim.job_id, error)
         except Exception:
-            # A bug of the loop, not of the job. Its lease is no longer renewed, so it comes back.
-            logger.exception("job %s: the loop failed, the job will be delivered again", job_id)
+            # A bug of the loop, not of the job. The lease is no longer renewed, so the job comes
+            # back.
+            logger.exception(
+                "job %s: the loop failed, the job will be delivered again", claim.job_id
+            )
         finally:
-            self._let_go(claim)
+            self._slots.release(claim)
 
-    async def _run(self, claim: Claim) -> None:
-        job = decode_claim(claim, self.functions, self.job_deserializer, self.max_tries)
-        if isinstance(job, Refusal):
-            await self._refuse(claim, job)
-            return
-        if job.job_try > claim.tries:
-            await self._raise_tries(claim, job.job_try)
-        await self._carry_out(claim, job)
+    async def run_local(self, claim: "Claim", job: ReadyJob) -> RunOutcome:
+        """Run a job from another source than Redis; the body of its task."""
+        try:
+            return await self._carry_out(claim, job)
+        finally:
+            self._slots.release(claim)
 
-    async def _carry_out(self, claim: Claim, job: ReadyJob) -> RunOutcome:
+    async def _carry_out(self, claim: "Claim", job: ReadyJob) -> RunOutcome:
+        worker = self._worker
         claim.enqueue_ms = job.enqueue_ms
-        ctx = self._context(job)
-        run = await self._perform(job, ctx)
-        self._tell(claim, job, run)
-        completion = self._completion_of(claim, job, run)
-        await self._call_hook(self.on_job_end, ctx)
-        if claim.in_redis:
-            await self._record(claim, completion)
-        await self._call_hook(self.after_job_end, ctx)
-        return run.outcome
-
-    def _context(self, job: ReadyJob) -> dict[Any, Any]:
-        return {
-            **self.ctx,
+        ctx = {
+            **worker.ctx,
             "job_id": job.job_id,
             "job_try": job.job_try,
             "enqueue_time": ms_to_datetime(job.enqueue_ms),
             "score": job.score,
         }
+        run = await self.perform(job, ctx)
+        self._count(claim, run.outcome)
+        run_ms = run.finish_ms - run.start_ms
+        log_lines.job_ends(job, run.outcome, run_ms, log_result=worker.log_results)
+        completion = _completion_of(worker, claim, job, run)
+        await _call_hook(worker.on_job_end, ctx)
+        if claim.in_redis:
+            await self.record(claim, completion)
+        await _call_hook(worker.after_job_end, ctx)
+        return run.outcome
 
-    async def _perform(self, job: ReadyJob, ctx: dict[Any, Any]) -> FinishedRun:
-        task = self.tasks[job.job_id]
+    # Open
+
+    def open(self, claim: "Claim") -> ReadyJob | Refusal:
+        """Decode a claim."""
+        worker = self._worker
+        return decode_claim(claim, worker.functions, worker.job_deserializer, worker.max_tries)
+
+    async def _raise_tries(self, claim: "Claim", job_try: int) -> None:
+        """Let Redis count from the try that the client named (`_job_try`)."""
+        key = retry_key_prefix + claim.job_id
+        await self._connection.call(self._worker.pool.setex(key, RETRY_TTL_S, str(job_try)))
+        claim.tries = job_try
+
+    # Perform
+
+    async def perform(self, job: ReadyJob, ctx: dict[Any, Any]) -> FinishedRun:
+        """Call the job's function, and turn its answer or its error into an outcome."""
+        worker = self._worker
+        task = worker.tasks[job.job_id]
         start_ms = timestamp_ms()
         try:
-            if self.on_job_start:
+            if worker.on_job_start:
                 await self._begin(job, ctx)
                 start_ms = timestamp_ms()
             log_lines.job_starts(job, start_ms)
-            self.job_tasks[job.job_id] = task
-            async with asyncio.timeout(self._timeout_of(job)):
+            worker.job_tasks[job.job_id] = task
+            own_timeout_s = job.function.timeout_s
+            async with asyncio.timeout(
+                worker.job_timeout_s if own_timeout_s is None else own_timeout_s
+            ):
                 outcome: RunOutcome = Completed(
                     await job.function.coroutine(ctx, *job.args, **job.kwargs)
                 )
         except (Exception, asyncio.CancelledError, SystemExit) as error:  # noqa: BLE001 - outcome_of
             outcome = outcome_of(
                 error,
-                retry_jobs=self.retry_jobs,
-                aborting=job.job_id in self.aborting_tasks,
-                shutting_down=self._shutting_down,
+                retry_jobs=worker.retry_jobs,
+                aborting=job.job_id in worker.aborting_tasks,
+                shutting_down=self.shutting_down,
             )
-            # What follows is the job's end, and must not look cancelled to what it awaits.
+            # The job's end follows; what it awaits must not find the task cancelled.
             while task.cancelling():
                 task.uncancel()
         finally:
-            self.job_tasks.pop(job.job_id, None)
-            self.aborting_tasks.discard(job.job_id)
+            worker.job_tasks.pop(job.job_id, None)
+            worker.aborting_tasks.discard(job.job_id)
         return FinishedRun(outcome, start_ms, timestamp_ms())
 
     async def _begin(self, job: ReadyJob, ctx: dict[Any, Any]) -> None:
-        """Call `on_job_start`; where it fails the job must not run, and nothing has happened."""
+        """Call `on_job_start`; if it fails, the job must not run, and nothing has happened yet."""
         try:
-            await self.on_job_start(ctx)  # type: ignore[misc]
+            await self._worker.on_job_start(ctx)  # type: ignore[misc]
         except (Retry, RetryJob):
             raise
         except Exception as error:
             logger.exception("on_job_start failed, job %s has not run", job.ref)
-            if not self.retry_jobs:
+            if not self._worker.retry_jobs:
                 raise
             raise Retry(HOOK_RETRY_S) from error
 
-    def _timeout_of(self, job: ReadyJob) -> float | None:
-        own = job.function.timeout_s
-        return self.job_timeout_s if own is None else own
-
-    async def _call_hook(
-        self, hook: "Callable[[dict[Any, Any]], Awaitable[Any]] | None", ctx: dict[Any, Any]
-    ) -> None:
-        """Call a hook after the run; it can change nothing any more, least of all by failing."""
-        if hook is None:
-            return
-        try:
-            await hook(ctx)
-        except (Exception, asyncio.CancelledError):
-            logger.exception("%s failed after job %s", hook.__qualname__, ctx["job_id"])
-
-    def _tell(self, claim: Claim, job: ReadyJob, run: FinishedRun) -> None:
-        """Count the run, and log it."""
+    def _count(self, claim: "Claim", outcome: RunOutcome) -> None:
         claim.counted = True
-        match run.outcome:
+        match outcome:
             case Completed():
-                self.jobs_complete += 1
+                self._worker.jobs_complete += 1
             case Failed() | Aborted():
-                self.jobs_failed += 1
+                self._worker.jobs_failed += 1
             case _:
-                self.jobs_retried += 1
-        run_ms = run.finish_ms - run.start_ms
-        log_lines.job_ends(job, run.outcome, run_ms, log_result=self.log_results)
+                self._worker.jobs_retried += 1
 
-    # What is written down
+    # Record
 
-    def _completion_of(self, claim: Claim, job: ReadyJob, run: FinishedRun) -> Completion:
-        """Turn an outcome into what Redis is told."""
-        keep_ms = _cron_keep_ms() if job.is_cron else 0
-        match run.outcome:
-            case RetryLater(defer_ms) if defer_ms:
-                due_ms = timestamp_ms() + defer_ms
-                return Completion(job.job_id, claim.tries, "again", due_ms, keep_ms=keep_ms)
-            case HandBack():
-                return Completion(job.job_id, claim.tries, "back", claim.score, keep_ms=keep_ms)
-            case Completed(result):
-                value, ttl_ms = run_result(self, job, result, run.times_ms, success=True)
-            case Failed(error) | Aborted(error):
-                value, ttl_ms = run_result(self, job, error, run.times_ms, success=False)
-            case _:
-                return Completion(job.job_id, claim.tries, "again", claim.score, keep_ms=keep_ms)
-        return Completion(job.job_id, claim.tries, "done", value, ttl_ms, keep_ms)
-
-    async def _record(self, claim: Claim, completion: Completion) -> None:
-        """Hand the end to the completer, and wait until Redis has it."""
+    async def record(self, claim: "Claim", completion: Completion) -> None:
+        """Send a completion, and wait until Redis has stored it."""
         claim.ended = claim.recording = True
         recorded = self._completer.add(completion)
-        if self.after_job_end is None:
+        if self._worker.after_job_end is None:
             # The slot is free: the next claim may travel together with this record.
-            self._free_slot(claim)
+            self._slots.free(claim)
         try:
             await recorded
         except asyncio.CancelledError:
-            # The record is on its way whoever waits for it; `close` waits for the completer.
+            # The completion is sent all the same; `Worker.close` waits for the completer.
             logger.debug("job %s: cancelled while its end was being recorded", claim.job_id)
         claim.recording = False
 
-    async def _raise_tries(self, claim: Claim, job_try: int) -> None:
-        """Let Redis count from where the client said (`_job_try`)."""
-        key = retry_key_prefix + claim.job_id
-        await self.connection.call(self.pool.setex(key, RETRY_TTL_S, str(job_try)))
-        claim.tries = job_try
+    def give_back(self, claim: "Claim", due_ms: int) -> None:
+        """Release a job that was not started, to be claimed again from `due_ms` on."""
+        self._completer.add(Completion(claim.job_id, claim.tries, "back", due_ms))
 
-    def _enough_to_record(self, ends: int) -> bool:
-        return not self._backlog or ends >= self._quorum
+    # Jobs that are not run
 
-    # What is not run
-
-    async def _refuse(self, claim: Claim, refusal: Refusal) -> None:
+    async def _refuse(self, claim: "Claim", refusal: Refusal) -> None:
         if refusal.reason == decode.UNKNOWN_FUNCTION and await self._put_back(claim, refusal):
             return
+        if self.on_refuse is not None:
+            await self.on_refuse(claim.job_id, refusal.reason)
         log_lines.job_refused(claim.job_id, refusal)
         claim.counted = True
-        self.jobs_failed += 1
-        value, ttl_ms = refusal_result(self, claim, refusal)
-        await self._record(claim, Completion(claim.job_id, claim.tries, "done", value, ttl_ms))
+        self._worker.jobs_failed += 1
+        value, ttl_ms = refusal_result(self._worker, claim, refusal)
+        await self.record(claim, Completion(claim.job_id, claim.tries, "done", value, ttl_ms))
 
-    async def _put_back(self, claim: Claim, refusal: Refusal) -> bool:
+    async def _put_back(self, claim: "Claim", refusal: Refusal) -> bool:
         """Leave a job to a worker that knows its function; False when it has waited too long."""
         args = (
-            *(self.worker_id, claim.job_id, claim.tries),
+            *(self._claims.worker_id, claim.job_id, claim.tries),
             *(UNKNOWN_AGE_MAX_MS, UNKNOWN_DELAY_MIN_MS, UNKNOWN_DELAY_MAX_MS),
             UNKNOWN_DELAY_GROWTH,
         )
-        delay_ms = await self._script(PUT_BACK, (self.queue_name,), args)
+        put_back = PUT_BACK(self._worker.pool, (self._claims.queue_name,), args)
+        delay_ms = await self._connection.call(put_back)
         if delay_ms < 0:
             return False
         log_lines.job_put_back(claim.job_id, refusal.name, delay_ms / 1000)
         claim.counted = True
-        if self.burst and claim.job_id not in self._passed_over:
-            self.jobs_failed += 1
-            self._passed_over[claim.job_id] = passed_over(self, claim, refusal)
+        if self._worker.burst and claim.job_id not in self.passed_over:
+            self._worker.jobs_failed += 1
+            self.passed_over[claim.job_id] = passed_over(self._worker, claim, refusal)
         return True
 
-    async def run_check(
-        self,
-        retry_jobs: bool | None = None,  # noqa: FBT001 - arq's signature
-        max_burst_jobs: int | None = None,
-    ) -> int:
-        """Run until the queue is empty and return how many jobs completed.
 
-        Raises:
-            arq.worker.FailedJobs: some failed, or no function here could run them.
-        """
-        try:
-            return await super().run_check(retry_jobs, max_burst_jobs)
-        except FailedJobs as failed:
-            failed.job_results += self._passed_over.values()
-            raise
+async def _call_hook(
+    hook: "Callable[[dict[Any, Any]], Awaitable[Any]] | None", ctx: dict[Any, Any]
+) -> None:
+    """Call a hook after the run; the outcome stands, even if the hook fails."""
+    if hook is None:
+        return
+    try:
+        await hook(ctx)
+    except (Exception, asyncio.CancelledError):
+        logger.exception("%s failed after job %s", hook.__qualname__, ctx["job_id"])
 
-    # Slots: what the loop does when one is free again (`slots.py`)
 
-    @abstractmethod
-    def _free_slot(self, claim: Claim) -> None:
-        """Let the next job in; the end of this one may still be on its way to Redis."""
-
-    @abstractmethod
-    def _recorded(self, completions: "list[Completion]") -> None:
-        """Redis has these ends."""
-
-    @abstractmethod
-    def _let_go(self, claim: Claim) -> None:
-        """Forget a job whose task ends."""
+def _completion_of(
+    worker: "arq_worker.Worker", claim: "Claim", job: ReadyJob, run: FinishedRun
+) -> Completion:
+    """Turn an outcome into what is written to Redis."""
+    keep_ms = _cron_keep_ms() if job.is_cron else 0
+    match run.outcome:
+        case RetryLater(defer_ms) if defer_ms:
+            due_ms = timestamp_ms() + defer_ms
+            return Completion(job.job_id, claim.tries, "again", due_ms, keep_ms=keep_ms)
+        case HandBack():
+            return Completion(job.job_id, claim.tries, "back", claim.score, keep_ms=keep_ms)
+        case Completed(result):
+            value, ttl_ms = run_result(worker, job, result, run.times_ms, success=True)
+        case Failed(error) | Aborted(error):
+            value, ttl_ms = run_result(worker, job, error, run.times_ms, success=False)
+        case _:
+            return Completion(job.job_id, claim.tries, "again", claim.score, keep_ms=keep_ms)
+    return Completion(job.job_id, claim.tries, "done", value, ttl_ms, keep_ms)
 
 
 def _cron_keep_ms() -> int:
-    # Read where arq's worker reads it, so that whoever changes it there changes it here.
+    # Read where arq's worker reads it, so that a program that changes it there changes it here.
     return to_ms(arq_worker.keep_cronjob_progress)  # type: ignore[attr-defined]

@@ -1,46 +1,67 @@
 """The worker: a drop-in `arq.worker.Worker` that claims in batches and outlives its servers.
 
-This file is what its owner calls: start, stop, and the seams for what stands around it. Finding
-jobs is `fetcher.py`, running one is `runner.py`, what Redis does in each step is in `lua/`.
+This file is what its owner calls: start, stop, and the seams of arq. The work is done by the parts
+that the constructor puts together: `fetcher.py` finds jobs, `slots.py` counts them in and out,
+`runner.py` runs one. What Redis does in each step is in `lua/`.
 """
 
 import asyncio
 import inspect
 import logging
 import math
+import os
 import signal
+import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from uuid import uuid4
 
 import arq.worker as arq_worker
 from arq.connections import log_redis_info
+from arq.utils import timestamp_ms
+from arq.worker import FailedJobs
 
-from .connection import LOSS_ERRORS
+from .claims import Claim, Claims
+from .completer import Completer
+from .connection import LOSS_ERRORS, Connection
+from .decode import ReadyJob
 from .eventloop import prefer_uvloop
-from .fetcher import JobLoop
+from .fetcher import Fetcher
+from .lease_watchdog import LeaseWatchdog
+from .leases import LeaseKeeper
+from .pool import open_pool, open_second_pool
+from .runner import Runner
+from .slots import Slots
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from signal import Signals
+
+    from .outcomes import RunOutcome
+    from .scripts import Script
 
 logger = logging.getLogger("arq.worker")
 
 STOP_PATIENCE_S: Final = 5.0
-"""How long a stop waits for a claim that is under way, so that it can be handed back."""
+"""How long a stop waits for a claim that is under way, so that its jobs can be given back."""
 CANCEL_PATIENCE_S: Final = 10.0
 """How long a shutdown waits for cancelled jobs to unwind; a commit may be under way."""
-SETTLE_LOOK_S: Final = 0.05
-"""How often a shutdown looks whether the jobs that still run are down to none."""
+SETTLE_INTERVAL_S: Final = 0.05
+"""How often a shutdown checks whether jobs still run."""
 RECORD_PATIENCE_S: Final = 5.0
-"""How long a shutdown waits for Redis to take the ends of jobs."""
+"""How long a shutdown waits for Redis to store completions."""
 LAST_HOOK_PATIENCE_S: Final = 1.0
-"""How long a shutdown waits for `after_job_end` of jobs whose end it could not record."""
+"""How long a shutdown waits for `after_job_end` of jobs whose completion Redis did not store."""
 
 
-class Worker(JobLoop):
+class Worker(arq_worker.Worker):
     """A drop-in `arq.worker.Worker`: the same constructor, hooks, keys and results.
 
     docs/loop.md lists every difference.
     """
+
+    lease_s: ClassVar[float] = 8.0
+    """How long a claim holds unrenewed; after it, a killed worker's jobs run elsewhere."""
 
     # arq picks a worker's options out of a settings class by this signature.
     __signature__ = inspect.signature(arq_worker.Worker)
@@ -48,35 +69,104 @@ class Worker(JobLoop):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - arq's thirty options
         prefer_uvloop()
         super().__init__(*args, **kwargs)
+        self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        """The value of an in-progress key while this worker runs the job."""
+        self.connection = connection = Connection()
+        self.claims = claims = Claims(self.worker_id, self.queue_name, self.lease_s)
+        # The event loop may be blocked for as long as arq's own in-progress key would have lasted.
+        watchdog = LeaseWatchdog(claims, self.in_progress_timeout_s, lambda: open_second_pool(self))
+        self.leases = LeaseKeeper(claims, self._run_script, watchdog)
+        connection.on_back.append(self.leases.renew_soon)
+        self.slots = slots = Slots(self, claims, self.leases)
+        self.completer = completer = Completer(
+            claims, self._run_script, slots.note_recorded, slots.is_batch
+        )
+        self.runner = Runner(self, connection, claims, slots, completer)
+        self.fetcher = Fetcher(self, connection, claims, slots, self.runner)
         self._draining = False
         self._hurry = asyncio.Event()
-        self._work_task: asyncio.Task[None] | None = None
+        self._fetching: asyncio.Task[None] | None = None
+
+    async def _run_script(
+        self, script: "Script", keys: "Sequence[str]", args: "Sequence[Any]"
+    ) -> Any:  # noqa: ANN401 - a script answers what it likes
+        return await self.connection.call(script(self.pool, keys, args))
 
     @property
     def redis_available(self) -> bool:
-        """Whether Redis answers; `connection` has the rest: since when, and whom to tell."""
+        """Whether Redis answers; `connection` knows since when, and calls subscribers."""
         return self.connection.available
+
+    @property
+    def free_slots(self) -> int:
+        """How many more jobs could start now."""
+        return self.slots.free_count
+
+    def run_local(
+        self,
+        job_id: str,
+        function: str,
+        args: "Sequence[Any]" = (),
+        *,
+        job_try: int = 1,
+        enqueue_ms: int | None = None,
+    ) -> "asyncio.Task[RunOutcome]":
+        """Run a job that did not come from Redis in a slot of this worker.
+
+        It has the same hooks, context and timeout as any other. Nothing about it is written to
+        Redis, so acting on its outcome is up to the caller.
+
+        Raises:
+            KeyError: no such function.
+            ValueError: the job runs here already, or no slot is free.
+        """
+        if job_id in self.claims.held or not self.free_slots:
+            raise ValueError(f"job {job_id}: it runs here already, or no slot is free")
+        now_ms = timestamp_ms()
+        enqueued_ms = now_ms if enqueue_ms is None else enqueue_ms
+        claim = Claim(job_id, None, job_try, now_ms, in_redis=False, owned=False)
+        coroutine = self.functions[function]
+        job = ReadyJob(job_id, function, coroutine, tuple(args), {}, job_try, now_ms, enqueued_ms)
+        self.slots.take(claim)
+        task = asyncio.get_running_loop().create_task(self.runner.run_local(claim, job))
+        self.tasks[job_id] = task
+        return task
 
     # Start
 
     async def main(self) -> None:
         """Run until stopped or, in burst mode, until the queue is empty."""
-        self._shutting_down = self._draining = False
-        self._stop.clear()
+        self.runner.shutting_down = self._draining = False
         self._hurry.clear()
+        # Opened before the first await: a stop that comes during the start must not be undone.
+        self.slots.open()
         await self._connect()
         self.ctx["redis"] = self.pool
         if self.on_startup:
             await self.on_startup(self.ctx)
-        self._next_poll_at = 0.0
-        self._awaits_ring.set()
-        self._work_task = asyncio.get_running_loop().create_task(self._work())
+        self._fetching = asyncio.get_running_loop().create_task(self.fetcher.run())
         try:
-            # A cancel asks the loop to stop rather than cutting it short: the answer to a claim
-            # that is under way holds jobs, which must be handed back.
-            await asyncio.shield(self._work_task)
+            # A cancel asks the fetcher to stop rather than cutting it short: the answer to a claim
+            # that is under way holds jobs, which must be given back.
+            await asyncio.shield(self._fetching)
         except asyncio.CancelledError:
-            await self._stop_working()
+            await self._stop_fetching()
+            raise
+
+    async def run_check(
+        self,
+        retry_jobs: bool | None = None,  # noqa: FBT001 - arq's signature
+        max_burst_jobs: int | None = None,
+    ) -> int:
+        """Run until the queue is empty and return how many jobs completed.
+
+        Raises:
+            arq.worker.FailedJobs: some failed, or no function here could run them.
+        """
+        try:
+            return await super().run_check(retry_jobs, max_burst_jobs)
+        except FailedJobs as failed:
+            failed.job_results += self.runner.passed_over.values()
             raise
 
     async def _connect(self) -> None:
@@ -84,7 +174,7 @@ class Worker(JobLoop):
             "Starting worker for %d functions: %s", len(self.functions), ", ".join(self.functions)
         )
         if self._pool is None and self.redis_settings is not None:
-            self._pool = self._open_pool(self.redis_settings)
+            self._pool = open_pool(self, self.redis_settings)
         settings = self.redis_settings
         for retries_left in range(settings.conn_retries if settings else 0, -1, -1):
             try:
@@ -95,7 +185,7 @@ class Worker(JobLoop):
                 return
 
     async def _miss(self, error: BaseException, retries_left: int) -> None:
-        """A burst run without Redis is a failure; a service starts, and waits for it."""
+        """Retry; after the last retry a burst run fails, and a service starts without Redis."""
         if retries_left and self.redis_settings:
             await asyncio.sleep(self.redis_settings.conn_retry_delay)
         elif self.burst:
@@ -103,10 +193,38 @@ class Worker(JobLoop):
         else:
             logger.warning("starting without redis: %s: %s", type(error).__name__, error)
 
+    # The seams of arq: what its worker does in these methods is a part's duty here
+
+    async def run_job(self, job_id: str, score: int) -> None:  # noqa: ARG002 - arq's signature
+        """Run one held job; the body of its task."""
+        await self.runner.run(self.claims.held[job_id])
+
+    async def start_jobs(self, job_ids: list[bytes]) -> None:
+        """Start those of the given jobs that are due and free, up to the free slots."""
+        await self.fetcher.claim_only(job_ids)
+
+    async def heart_beat(self) -> None:
+        """Record the worker's health and enqueue the cron jobs that are due."""
+        try:
+            await self.connection.watch(super().heart_beat())
+        except LOSS_ERRORS:
+            raise
+        except Exception:
+            logger.exception("the heart beat failed; the worker goes on")
+
+    async def _poll_iteration(self) -> None:
+        await self.fetcher.poll()
+
+    async def _cancel_aborted_jobs(self) -> None:
+        await self.fetcher.aborts.cancel_aborted()
+
+    def _jobs_started(self) -> int:
+        return self.fetcher.started_count
+
     # Stop
 
     def handle_sig(self, signum: "Signals") -> None:
-        """Cancel what runs and stop; cancelled jobs go back without spending a try."""
+        """Cancel the jobs that run, and stop; cancelled jobs go back without spending a try."""
         self._begin_shutdown()
         super().handle_sig(signum)
 
@@ -117,12 +235,12 @@ class Worker(JobLoop):
             self._hurry.set()
             return
         self._draining = True
-        self._awaits_ring.clear()  # from now on, rings are for other workers
+        self.slots.awaits_ring.clear()  # from now on, rings are for other workers
         super().handle_sig_wait_for_completion(signum)
 
     async def _sleep_until_tasks_complete(self) -> None:
-        # arq awaits this for at most `job_completion_wait`, then cancels what is left. Whichever
-        # way the wait ends, what is cancelled from here on is cut short by us.
+        # arq awaits this for at most `job_completion_wait`, then cancels the jobs that are left.
+        # Whichever way the wait ends, jobs that are cancelled from here on are handed back.
         hurry = asyncio.ensure_future(self._hurry.wait())
         try:
             while self.tasks and not self._hurry.is_set():
@@ -134,35 +252,33 @@ class Worker(JobLoop):
             self._begin_shutdown()
 
     def _begin_shutdown(self) -> None:
-        self._shutting_down = True
-        self._stop.set()
-        self._wake.set()
+        self.runner.shutting_down = True
+        self.slots.close()
 
-    async def _stop_working(self) -> None:
-        """Let the loop come to its end; it does within one answer from Redis."""
-        self._stop.set()
-        self._wake.set()
-        work = self._work_task
-        if work is None:
+    async def _stop_fetching(self) -> None:
+        """Let the fetcher come to its end; it does within one answer from Redis."""
+        self.slots.close()
+        fetching = self._fetching
+        if fetching is None:
             return
-        done, _ = await asyncio.wait({work}, timeout=STOP_PATIENCE_S)
+        done, _ = await asyncio.wait({fetching}, timeout=STOP_PATIENCE_S)
         if not done:
-            work.cancel()
-            await asyncio.wait({work})
-        if not work.cancelled() and (error := work.exception()):
+            fetching.cancel()
+            await asyncio.wait({fetching})
+        if not fetching.cancelled() and (error := fetching.exception()):
             logger.warning("the loop ended with %s: %s", type(error).__name__, error)
 
     async def close(self) -> None:
-        """Let what runs come to its end, tell Redis, and close the connections."""
+        """Let the jobs that run end, record their completions, and close the connections."""
         if not self._handle_signals:
             self.handle_sig(signal.SIGUSR1)
         if not self._pool:
-            await self._leases.stop()  # it may have run jobs of another source
+            await self.leases.stop()  # the worker may have run jobs of another source
             return
-        await self._stop_working()
+        await self._stop_fetching()
         await self._settle()
         try:
-            await self._take_down_health_key()
+            await self._delete_health_key()
             if self.on_shutdown:
                 await self.on_shutdown(self.ctx)
         finally:
@@ -171,29 +287,30 @@ class Worker(JobLoop):
             self._pool = None
 
     async def _settle(self) -> None:
-        """Wait for the jobs that run, then for the record of those that ran."""
+        """Wait for the jobs that run, then until their completions are recorded."""
         await self._wait_for_jobs()
-        unrecorded = await self._completer.drain(RECORD_PATIENCE_S)
+        unrecorded = await self.completer.drain(RECORD_PATIENCE_S)
         if unrecorded:
             logger.error(
                 "redis did not take the ends of %d jobs; they will be delivered again", unrecorded
             )
-        await self._completer.stop()
+        await self.completer.stop()
         if self.tasks:
-            # They waited for the record; what is left of them is the last hook.
+            # These waited to be recorded; only their last hook is left.
             await asyncio.wait(self.tasks.values(), timeout=LAST_HOOK_PATIENCE_S)
-        await self._leases.stop()
+        await self.leases.stop()
 
     async def _wait_for_jobs(self) -> None:
         # Jobs that were not cancelled are bounded by their own timeouts.
-        patience_s = CANCEL_PATIENCE_S if self._shutting_down else math.inf
-        end = self._now() + patience_s
-        while running := sum(not claim.recording for claim in self._held.values()):
-            if self._now() > end:
+        patience_s = CANCEL_PATIENCE_S if self.runner.shutting_down else math.inf
+        now = asyncio.get_running_loop().time
+        end = now() + patience_s
+        while running := sum(not claim.recording for claim in self.claims.held.values()):
+            if now() > end:
                 logger.error("%d jobs ignore their cancellation; their leases will lapse", running)
                 return
-            await asyncio.wait(self.tasks.values(), timeout=SETTLE_LOOK_S)
+            await asyncio.wait(self.tasks.values(), timeout=SETTLE_INTERVAL_S)
 
-    async def _take_down_health_key(self) -> None:
+    async def _delete_health_key(self) -> None:
         with suppress(*LOSS_ERRORS):
             await self.connection.call(self.pool.delete(self.health_check_key))

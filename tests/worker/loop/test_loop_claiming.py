@@ -185,4 +185,4 @@ async def test_max_burst_jobs_is_exact(redis, fleet):
 async def test_one_claim_is_bounded_whatever_the_slots(redis, fleet):
     blocking = BlockingJob()
     worker = fleet.make(blocking.function, max_jobs=10 * CLAIM_MAX)
-    assert worker._wanted() == CLAIM_MAX
+    assert worker.fetcher.wanted == CLAIM_MAX

@@ -212,12 +212,12 @@ async def test_a_fault_of_the_loop_itself_leaves_the_job_to_be_delivered_again(
     redis, fleet, caplog, monkeypatch
 ):
     worker = fleet.make(FINE, burst=False)
-    monkeypatch.setattr(worker, "_perform", None)
+    monkeypatch.setattr(worker.runner, "perform", None)
     fleet.mains.append(asyncio.ensure_future(worker.main()))
     await redis.enqueue_job("fine", _job_id="a")
 
     async def let_go():
-        return "the loop failed" in caplog.text and not worker._held
+        return "the loop failed" in caplog.text and not worker.claims.held
 
     await eventually(let_go)
     assert await redis.exists("arq:job:a")

@@ -89,7 +89,7 @@ async def test_a_worker_that_lost_a_lease_says_so_and_lets_the_job_go_on(redis, 
     await blocking.wait_started()
     await redis.set("arq:in-progress:a", b"somebody else")
     with caplog.at_level(logging.WARNING):
-        await worker._leases.step()
+        await worker.leases.step()
     assert "job a: lease lost" in caplog.text
     assert blocking.running == 1
     blocking.unblock()
@@ -109,7 +109,7 @@ async def test_a_lease_that_lapsed_unclaimed_is_taken_back(redis, fleet):
     worker = fleet.start(blocking.function)
     await blocking.wait_started()
     await redis.delete("arq:in-progress:a")
-    await worker._leases.step()
+    await worker.leases.step()
     assert await redis.get("arq:in-progress:a") == worker.worker_id.encode()
     blocking.unblock()
 

@@ -73,11 +73,11 @@ async def test_a_claim_whose_answer_was_lost_costs_no_try_and_no_lease(
         batch = await claim(*args, **kwargs)
         if not batch.claims:
             return batch
-        monkeypatch.setattr(worker._claimer, "claim", claim)
+        monkeypatch.setattr(worker.fetcher.claimer, "claim", claim)
         raise ConnectionResetError
 
-    claim = worker._claimer.claim
-    monkeypatch.setattr(worker._claimer, "claim", claim_and_lose_the_answer)
+    claim = worker.fetcher.claimer.claim
+    monkeypatch.setattr(worker.fetcher.claimer, "claim", claim_and_lose_the_answer)
     job = await redis.enqueue_job("blocking", 2)
     assert await job.result(timeout=30, poll_delay=0.02) == [2]
     assert (await job.result_info()).job_try == 1
@@ -90,7 +90,7 @@ async def test_a_flush_in_the_middle_of_a_job_does_not_end_the_worker(redis, fle
     await blocking.wait_started()
     await redis.flushall()
     await redis.script_flush()
-    await worker._leases.step()
+    await worker.leases.step()
     blocking.unblock()
     later = await redis.enqueue_job("blocking", 2)
     assert await later.result(timeout=30, poll_delay=0.02) == [2]
@@ -150,14 +150,19 @@ async def test_the_return_of_redis_is_noticed_while_every_slot_is_taken_by_local
     await within_deadline(asyncio.gather(*local))
 
 
-async def test_whoever_asks_is_told_when_redis_goes_and_comes(fragile, fleet_on, caplog):
+async def test_whoever_asks_is_told_when_redis_goes_and_comes(fragile, connect, fleet_on, caplog):
+    redis = connect(fragile)
     told = []
     worker = fleet_on(fragile).make(BlockingJob().function, poll_delay=0.05)
     worker.connection.on_lost.append(lambda: 1 / 0)  # a subscriber's error is its own
     worker.connection.on_lost.append(lambda: told.append("lost"))
     worker.connection.on_back.append(lambda: told.append("back"))
     main = asyncio.ensure_future(worker.main())
-    await eventually(_polled(worker))
+
+    async def polled():
+        return await redis.exists("arq:queue:health-check")
+
+    await eventually(polled)
     with caplog.at_level(logging.WARNING):
         await asyncio.to_thread(fragile.restart)
 
@@ -212,10 +217,3 @@ async def _processed(redis, job_id, pid):
 async def _runs(redis, value):
     job = await redis.enqueue_job("blocking", value)
     return await job.result(timeout=30, poll_delay=0.02)
-
-
-def _polled(worker):
-    async def polled():
-        return worker._next_poll_at > 0
-
-    return polled

@@ -64,7 +64,7 @@ async def test_a_local_job_that_redis_delivers_meanwhile_runs_once_and_is_record
     await blocking.wait_started()
     job = await redis.enqueue_job("blocking", _job_id="a")
 
-    while not worker._held["a"].in_redis:  # noqa: ASYNC110 - the claim comes with the next poll
+    while not worker.claims.held["a"].in_redis:  # noqa: ASYNC110 - the claim comes with the next poll
         await asyncio.sleep(0.01)
     blocking.unblock()
     await within_deadline(local)

@@ -94,7 +94,7 @@ async def test_a_claim_that_is_under_way_when_the_stop_comes_is_handed_back(
 ):
     blocking = BlockingJob()
     worker = fleet.start(blocking.function, poll_delay=0.01)
-    claim, claimed, answer = worker._claimer.claim, asyncio.Event(), asyncio.Event()
+    claim, claimed, answer = worker.fetcher.claimer.claim, asyncio.Event(), asyncio.Event()
 
     async def slow_claim(*args, **kwargs):
         batch = await claim(*args, **kwargs)
@@ -103,7 +103,7 @@ async def test_a_claim_that_is_under_way_when_the_stop_comes_is_handed_back(
             await answer.wait()
         return batch
 
-    monkeypatch.setattr(worker._claimer, "claim", slow_claim)
+    monkeypatch.setattr(worker.fetcher.claimer, "claim", slow_claim)
     await redis.enqueue_job("blocking", _job_id="a")
     await within_deadline(claimed.wait())
     worker.handle_sig(signal.SIGTERM)
@@ -160,8 +160,20 @@ async def test_a_worker_can_be_started_again_after_a_stop(redis, fleet):
     assert await job.result(timeout=30, poll_delay=0.02) == [1]
 
 
+async def test_a_stop_that_comes_during_the_start_is_not_forgotten(redis, fleet):
+    async def stop_at_once(ctx):
+        worker.handle_sig(signal.SIGTERM)
+
+    blocking = BlockingJob()
+    await redis.enqueue_job("blocking", _job_id="a")
+    worker = fleet.make(blocking.function, on_startup=stop_at_once)
+    await within_deadline(worker.main())
+    assert blocking.runs == []
+    assert not await redis.exists("arq:in-progress:a")
+
+
 class LongLeaseWorker(Worker):
-    """Nobody wakes up because a lease may have lapsed."""
+    """A worker whose leases never lapse during a test."""
 
     lease_s = NEVER_S
 
