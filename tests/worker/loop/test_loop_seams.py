@@ -1,15 +1,17 @@
-"""The seams: jobs from another source in this worker's slots, and many ends in one call."""
+"""The seams: jobs of another source in this worker's slots, refusals, many ends in one call."""
 
 import asyncio
 
 import pytest
+from arq.utils import timestamp_ms
 from arq.worker import Retry, func
 
 from worker.loop.claims import Claims
 from worker.loop.completer import BATCH_MAX, Completer, Completion
+from worker.loop.decode import ABORTED
 from worker.loop.outcomes import Completed, Failed, RetryLater
 
-from .kit import BlockingJob, within_deadline
+from .kit import BlockingJob, eventually, within_deadline
 
 
 async def double(ctx, number):
@@ -105,3 +107,34 @@ async def test_ends_wait_for_redis_and_keep_their_order(redis):
     first = completer.add(Completion("a", 1, "done", b""))
     await within_deadline(first)
     assert [args[1] for args in sent] == ["a", "a", "a"]
+
+
+async def test_a_refusal_is_announced_before_redis_ends_the_job(redis, fleet):
+    announced = []
+
+    async def on_refuse(job_id, reason):
+        announced.append((job_id, reason, await redis.exists(f"arq:job:{job_id}")))
+
+    await redis.enqueue_job("double", 1, _job_id="a")
+    await redis.zadd("arq:abort", {"a": timestamp_ms() + 1})
+    worker = fleet.make(func(double, name="double"), burst=True, allow_abort_jobs=True)
+    worker.runner.on_refuse = on_refuse
+    await within_deadline(worker.main())
+    assert announced == [("a", ABORTED, 1)]
+    assert not await redis.exists("arq:job:a")
+
+
+async def test_a_job_whose_refusal_cannot_be_announced_is_delivered_again(redis, fleet, caplog):
+    async def on_refuse(job_id, reason):
+        raise RuntimeError("postgresql is away")
+
+    await redis.enqueue_job("double", 1, _job_id="a")
+    await redis.zadd("arq:abort", {"a": timestamp_ms() + 1})
+    worker = fleet.start(func(double, name="double"), allow_abort_jobs=True)
+    worker.runner.on_refuse = on_refuse
+
+    async def failed():
+        return "job a: the loop failed, the job will be delivered again" in caplog.text
+
+    await eventually(failed)
+    assert await redis.exists("arq:job:a")
