@@ -4,8 +4,10 @@
 Importing it loads neither the database layer nor the worker.
 """
 
-from ._client.client import Client, Request
-from ._client.handle import Handle, Progress, Status
+from ._client.answers import Progress, Status
+from ._client.client import Client
+from ._client.handle import Handle
+from ._client.request import Request
 from ._decisions import Cancel, Rejected, Snooze
 from ._errors import (
     ClientError,

@@ -129,7 +129,7 @@ async def put_order(
     except KeyConflictError as error:
         raise HTTPException(status.HTTP_409_CONFLICT, str(error)) from None
     response.headers["Location"] = f"/orders/{order_id}"
-    return OrderStatus(order=order_id, job=job.id, status="queued" if job.fresh else "known")
+    return OrderStatus(order=order_id, job=job.id, status="queued" if job.created else "known")
 
 
 async def get_order(order_id: UUID, shop: Annotated[Shop, Depends(_shop)]) -> OrderStatus:

@@ -1,44 +1,18 @@
-"""A job as its caller sees it: status, result, progress, cancel."""
+"""A job as its caller holds it: status, result, progress, cancel."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final
 
-from .._decisions import Cancel, Rejected
-from .._errors import JobDeadError, KeyConflictError
-from .._job import Result
-from .._registry import registry
+from .answers import answer_of
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from .client import Client
-
-Status = Literal["scheduled", "queued", "running", "completed", "rejected", "dead", "cancelled"]
-"""Where a job is; the last four are final."""
-
-Answer: TypeAlias = Result | Rejected | Cancel | dict[str, Any] | None
-"""A job's end: its result, a business "no", or that it was cancelled. A dead job raises."""
+    from .answers import Answer, Progress, Status
+    from .follower import Follower
 
 RESULT_TIMEOUT_S: Final = 30.0
 CANCEL_TIMEOUT_S: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a running job says it is."""
-
-    done: int
-    total: int | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """A final state with what is stored beside it."""
-
-    state: Literal["completed", "rejected", "dead", "cancelled", "conflict"]
-    kind: str
-    stored: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,30 +20,31 @@ class Handle:
     """One job. It holds no connection; keep it, pass it on, or make it again from the id."""
 
     id: "UUID"
-    """The job's id in the record, and the idempotency key of its effects."""
+    """The job's id in PostgreSQL, and the idempotency key of its effects."""
     redis_id: str
     """Its id in Redis, where arq's own clients find it."""
-    fresh: bool | None = None
-    """Whether this call made the job. False: it was there already, with the same payload."""
+    created: bool | None = None
+    """Whether this call created the job. False: it was already accepted, with the same payload.
+    None: the handle was made from an id."""
     recorded: bool = False
-    """Whether it went through the database, so that Redis may not know of it yet."""
-    _client: "Client" = field(repr=False, compare=False, kw_only=True)
+    """Whether the job was accepted in PostgreSQL, so that Redis may not have it yet."""
+    _follower: "Follower" = field(repr=False, compare=False, kw_only=True)
 
     @property
     def duplicate(self) -> bool:
-        """Whether the same key and payload had been accepted before."""
-        return self.fresh is False
+        """Whether the same key and payload had already been accepted."""
+        return self.created is False
 
-    async def status(self) -> Status:
+    async def status(self) -> "Status":
         """Return where the job is now.
 
         Raises:
-            JobNotFoundError: neither the record nor Redis, as far as the client has them, know it.
+            JobNotFoundError: no such job, in PostgreSQL or Redis, as far as the client has them.
         """
-        return await self._client.status_of(self)
+        return await self._follower.status(self.redis_id)
 
-    async def result(self, timeout: float = RESULT_TIMEOUT_S) -> Answer:  # noqa: ASYNC109 - arq's name for it
-        """Wait until the job is done, woken by Redis where it can be, and return its answer.
+    async def result(self, timeout: float = RESULT_TIMEOUT_S) -> "Answer":  # noqa: ASYNC109 - arq's name for it
+        """Wait until the job has ended, woken by Redis where that works, and return its answer.
 
         Args:
             timeout: seconds.
@@ -78,15 +53,16 @@ class Handle:
             The kind's Result (None if it has none), a `Rejected`, or a `Cancel`.
 
         Raises:
-            ResultTimeoutError: not done in time; the job goes on.
+            ResultTimeoutError: it has not ended in time; the job goes on.
             JobDeadError: it failed for good.
-            JobNotFoundError: nobody knows the job.
+            JobNotFoundError: no such job, in PostgreSQL or Redis, as far as the client has them.
         """
-        return answer_of(self.id, await self._client.end_of(self, timeout))
+        end = await self._follower.end(self.redis_id, timeout, recorded=self.recorded)
+        return answer_of(self.id, end)
 
-    async def progress(self) -> Progress | None:
+    async def progress(self) -> "Progress | None":
         """Return what the job last said of its progress; None if it said nothing."""
-        return await self._client.progress_of(self)
+        return await self._follower.progress(self.redis_id)
 
     async def cancel(
         self,
@@ -95,56 +71,10 @@ class Handle:
     ) -> bool:
         """Cancel the job unless it has taken effect; return whether it will never take effect.
 
-        With `sessions` the record decides, at once. With Redis alone it is arq's abort: a request
-        that the worker answers within `timeout` seconds, or not; then this returns False.
+        With `sessions` PostgreSQL decides, at once. With Redis alone it is arq's abort: a request
+        that a worker may answer within `timeout` seconds; if none does, this returns False.
+
+        Raises:
+            JobNotFoundError: no such job, in PostgreSQL or Redis, as far as the client has them.
         """
-        return await self._client.cancel(self, reason, timeout)
-
-
-def answer_of(job_id: "UUID", end: End) -> Answer:
-    """Return a job's end in the words of `jobs`.
-
-    Raises:
-        JobDeadError, KeyConflictError: the ends that are nobody's answer.
-    """
-    match end.state:
-        case "completed":
-            return _result(end.kind, end.stored)
-        case "rejected":
-            return Rejected(end.stored["code"], end.stored.get("message", ""))
-        case "cancelled":
-            return Cancel(str((end.stored or {}).get("reason", "cancelled")))
-        case "conflict":
-            raise KeyConflictError(
-                f"job {job_id} has another payload than the one sent with this id: "
-                "use a new key for a new payload"
-            )
-        case "dead":
-            raise JobDeadError(job_id)
-
-
-def _result(kind: str, stored: Any) -> "Result | dict[str, Any] | None":  # noqa: ANN401 - JSON
-    job = registry().get(kind)
-    model = job.result_type() if job else None
-    if model is None or stored is None:
-        return stored  # type: ignore[no-any-return]
-    return model.model_validate(stored)
-
-
-def end_in_redis(found: dict[str, Any]) -> End:
-    """Read what arq stored as a job's result."""
-    kind, value = str(found.get("f")), found.get("r")
-    if found.get("s"):
-        if isinstance(value, dict) and value.keys() == {"rejected"}:
-            return End("rejected", kind, value["rejected"])
-        return End("completed", kind, value)
-    failure = value if isinstance(value, dict) else {}
-    match failure.get("error"):
-        case "JobCancelledError":
-            return End("cancelled", kind, {"reason": failure.get("message")})
-        case "CancelledError":
-            return End("cancelled", kind, {"reason": "aborted"})
-        case "JobConflictError":
-            return End("conflict", kind, None)
-        case _:
-            return End("dead", kind, None)
+        return await self._follower.cancel(self.redis_id, reason, timeout, recorded=self.recorded)

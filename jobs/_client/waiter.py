@@ -1,8 +1,8 @@
-"""Waking those who wait for a result, by Redis' own messages to caches.
+"""Wakes callers that wait for a result, by Redis' own messages to caches.
 
-`CLIENT TRACKING` makes the server tell us when a key that we read has changed, whoever writes it:
+With `CLIENT TRACKING` the server reports when a key that was read has changed, whoever writes it:
 so a waiter is woken by any arq worker, and no server setting is needed. Where it does not work (a
-proxy, an access rule) waiting falls back to looking again.
+proxy, an access rule) a waiter looks again from time to time.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ CONNECT_TIMEOUT_S: Final = 5.0
 
 
 class Wakeups:
-    """Two connections of their own while somebody waits: one reads keys, one hears of changes."""
+    """Two connections while a caller waits: one reads keys, the other receives what has changed."""
 
     def __init__(self, redis: "Redis") -> None:
         self._pool: Any = redis.connection_pool  # redis-py leaves making a connection untyped
@@ -34,12 +34,15 @@ class Wakeups:
 
     @asynccontextmanager
     async def watch(self, key: str) -> "AsyncIterator[asyncio.Event | None]":
-        """Give an event that is set whenever the key changes; None where nothing would set it."""
+        """Give an event that is set when the key changes; None where nothing would set it.
+
+        Call `track` after each change, to hear of the next.
+        """
         changed = asyncio.Event()
         name = key.encode()
         self._waiting.setdefault(name, set()).add(changed)
         try:
-            yield changed if await self.remind(key) else None
+            yield changed if await self.track(key) else None
         finally:
             self._waiting[name].discard(changed)
             if not self._waiting[name]:
@@ -47,8 +50,12 @@ class Wakeups:
             if not self._waiting:
                 await self.close()
 
-    async def remind(self, key: str) -> bool:
-        """Ask the server to tell us of the key's next change; it forgets after telling once."""
+    async def track(self, key: str) -> bool:
+        """Have the next change of the key reported: the server reports each key once.
+
+        Returns:
+            Whether it will be; if not, look again instead.
+        """
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S), self._reading:
                 if self._reader is None:
@@ -64,7 +71,7 @@ class Wakeups:
         return True
 
     async def close(self) -> None:
-        """Let both connections go; whoever still waits looks for himself."""
+        """Close both connections; callers that still wait look again by themselves."""
         listener, self._listener = self._listener, None
         reader, self._reader = self._reader, None
         if listener is not None:
@@ -74,25 +81,25 @@ class Wakeups:
             await reader.disconnect()
 
     async def _connect(self) -> None:
-        hearing, reader = self._pool.make_connection(), self._pool.make_connection()
+        listening, reader = self._pool.make_connection(), self._pool.make_connection()
         try:
-            await hearing.connect()
-            hearing_id = await _command(hearing, "CLIENT", "ID")
-            await _command(hearing, "SUBSCRIBE", CHANNEL)
+            await listening.connect()
+            listening_id = await _command(listening, "CLIENT", "ID")
+            await _command(listening, "SUBSCRIBE", CHANNEL)
             await reader.connect()
-            await _command(reader, "CLIENT", "TRACKING", "ON", "REDIRECT", str(hearing_id))
+            await _command(reader, "CLIENT", "TRACKING", "ON", "REDIRECT", str(listening_id))
         except BaseException:
-            await hearing.disconnect()
+            await listening.disconnect()
             await reader.disconnect()
             raise
         self._reader = reader
-        self._listener = asyncio.create_task(self._listen(hearing))
+        self._listener = asyncio.create_task(self._listen(listening))
 
-    async def _listen(self, hearing: Any) -> None:  # noqa: ANN401 - redis-py's connection
+    async def _listen(self, listening: Any) -> None:  # noqa: ANN401 - redis-py's connection
         try:
             while True:
-                message = await hearing.read_response()
-                self._tell(message[-1])
+                message = await listening.read_response()
+                self._wake(message[-1])
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - waiters look again, and connect again
@@ -101,12 +108,12 @@ class Wakeups:
             if reader is not None:
                 await reader.disconnect()
         finally:
-            self._tell(None)
+            self._wake(None)
             with contextlib.suppress(Exception):
-                await hearing.disconnect()
+                await listening.disconnect()
 
-    def _tell(self, keys: "list[bytes | str] | None") -> None:
-        """Wake who waits for these keys; None means everything: a flush, or the end."""
+    def _wake(self, keys: "list[bytes | str] | None") -> None:
+        """Wake callers that wait for these keys; None means all of them: a flush, or the end."""
         names = (
             list(self._waiting)
             if keys is None

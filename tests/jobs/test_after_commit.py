@@ -1,4 +1,7 @@
-"""Rings follow commits, whatever savepoints, rollbacks and borrowed connections do in between."""
+"""Rings follow commits, whatever savepoints, rollbacks and borrowed connections do in between.
+
+`jobs._client.after_commit` and `jobs._client.notifier`, through the client.
+"""
 
 import asyncio
 import uuid
@@ -108,7 +111,7 @@ async def test_a_synchronous_session_in_async_code(client, sync_engine, redis):
     with Session(sync_engine) as session, session.begin():
         job = await client.enqueue(a_transfer(), session=session, key=uuid.uuid4().hex)
 
-    assert job.fresh
+    assert job.created
     assert await rung(client, redis) == {str(job.id)}
 
 

@@ -1,4 +1,8 @@
-"""The typed client against real servers and, where it matters, a real worker."""
+"""The typed client against real servers and, where it matters, a real worker.
+
+`jobs._client`: client, request, sql and redis hand jobs over; handle, follower and answers follow
+them.
+"""
 
 import logging
 import time
@@ -110,7 +114,7 @@ async def test_the_same_key_and_payload_is_the_same_job(client, sessions):
         first = await client.enqueue(a_transfer(), session=session, key=key)
         again = await client.enqueue(a_transfer(), session=session, key=key)
 
-    assert first.fresh
+    assert first.created
     assert again.duplicate
     assert first.id == again.id
 
@@ -156,7 +160,7 @@ async def test_many_jobs_take_one_statement_and_keep_their_order(client, session
 
     assert len(statements) == 1
     assert [(await row_of(sessions, h))["payload"]["amount"] for h in handles[:3]] == amounts[:3]
-    assert [h.fresh for h in handles[-2:]] == [True, False]
+    assert [h.created for h in handles[-2:]] == [True, False]
 
 
 async def test_a_lost_ring_reaches_no_caller_and_the_log_says_who_rings(sessions, caplog):
@@ -223,7 +227,7 @@ async def test_through_redis_the_key_is_the_arq_job_id(redis_only, redis):
 
     assert job.redis_id == f"transfer_funds:{key}"
     assert job.id == uuid.uuid5(JOB_ID_NAMESPACE, job.redis_id)
-    assert (job.fresh, again.fresh) == (True, False)
+    assert (job.created, again.created) == (True, False)
     assert await redis.zcard("arq:queue") == 1
 
 

@@ -1,4 +1,7 @@
-"""Waiters are woken by Redis itself; where that fails, they look again."""
+"""Callers that wait are woken by Redis itself; where that fails, they look again.
+
+`jobs._client.waiter`, through `jobs._client.follower`.
+"""
 
 import asyncio
 import uuid
@@ -8,8 +11,7 @@ from decimal import Decimal
 import pytest
 
 from jobs import Client, JobNotFoundError, Rejected, Request
-from jobs._client import client as _client
-from jobs._client import waiter as _wakeup
+from jobs._client import follower, waiter
 from jobs._client.waiter import Wakeups
 from jobs.transfer_funds import TransferFunds
 
@@ -27,17 +29,17 @@ async def client(redis):
 
 
 @pytest.fixture
-def reminded(monkeypatch):
-    """Ids of keys for which the server was asked to tell, as they come."""
+def tracked(monkeypatch):
+    """Keys whose next change the server was asked to report, as they come."""
     keys = asyncio.Queue()
-    remind = Wakeups.remind
+    track = Wakeups.track
 
-    async def tell(self, key):
-        answer = await remind(self, key)
+    async def note(self, key):
+        works = await track(self, key)
         keys.put_nowait(key)
-        return answer
+        return works
 
-    monkeypatch.setattr(Wakeups, "remind", tell)
+    monkeypatch.setattr(Wakeups, "track", note)
     return keys
 
 
@@ -51,75 +53,77 @@ async def enqueue(client, how_many=1):
     return await client.enqueue_many([Request(payload, delay=HOUR)] * how_many)
 
 
-async def wait_for(jobs, reminded):
+async def connections_that_wait(redis):
+    """Flags of the connections that track keys (t) or are told of changes (P)."""
+    return [one["flags"] for one in await redis.client_list() if {"t", "P"} & set(one["flags"])]
+
+
+async def wait_for(jobs, tracked):
     """Start waiting, and return once the server has been asked about every job."""
     waiting = [asyncio.create_task(job.result(timeout=30)) for job in jobs]
     for _ in jobs:
-        await asyncio.wait_for(reminded.get(), 10)
+        await asyncio.wait_for(tracked.get(), 10)
     return waiting
 
 
-async def test_a_waiter_is_woken_although_it_never_looks_again(
-    client, redis, reminded, monkeypatch
-):
-    monkeypatch.setattr(_client, "WOKEN_LOOK_AGAIN_S", NEVER_S)
+async def test_a_waiter_is_woken_although_it_never_looks_again(client, redis, tracked, monkeypatch):
+    monkeypatch.setattr(follower, "WOKEN_LOOK_AGAIN_S", NEVER_S)
     (job,) = await enqueue(client)
-    (waiting,) = await wait_for([job], reminded)
+    (waiting,) = await wait_for([job], tracked)
     await redis.set(f"arq:result:{job.redis_id}", REJECTED)
 
     assert await waiting == Rejected("no")
 
 
-async def test_many_waiters_share_two_connections_and_let_them_go(client, redis, reminded):
+async def test_many_waiters_share_two_connections_and_let_them_go(client, redis, tracked):
     jobs = await enqueue(client, 50)
-    waiting = await wait_for(jobs, reminded)
-    flags = [one["flags"] for one in await redis.client_list()]
+    waiting = await wait_for(jobs, tracked)
+    flags = await connections_that_wait(redis)
     for job in jobs:
         await redis.set(f"arq:result:{job.redis_id}", REJECTED)
     ends = await asyncio.gather(*waiting)
 
-    assert sum("t" in flag for flag in flags) == 1
-    assert sum("P" in flag for flag in flags) == 1
+    assert sorted(flags) == ["P", "t"]
     assert ends == [Rejected("no")] * 50
-    assert client._wakeups._reader is None
+    assert await connections_that_wait(redis) == []
 
 
-async def test_a_flush_wakes_everyone(client, redis, reminded, monkeypatch):
-    monkeypatch.setattr(_client, "WOKEN_LOOK_AGAIN_S", NEVER_S)
+async def test_a_flush_wakes_everyone(client, redis, tracked, monkeypatch):
+    monkeypatch.setattr(follower, "WOKEN_LOOK_AGAIN_S", NEVER_S)
     (job,) = await enqueue(client)
-    (waiting,) = await wait_for([job], reminded)
+    (waiting,) = await wait_for([job], tracked)
     await redis.flushdb()
 
     with pytest.raises(JobNotFoundError):
         await waiting
 
 
-async def test_a_waiter_whose_connections_died_connects_again(client, redis, reminded, monkeypatch):
-    monkeypatch.setattr(_client, "WOKEN_LOOK_AGAIN_S", NEVER_S)
+async def test_a_waiter_whose_connections_died_connects_again(client, redis, tracked, monkeypatch):
+    monkeypatch.setattr(follower, "WOKEN_LOOK_AGAIN_S", NEVER_S)
     (job,) = await enqueue(client)
-    (waiting,) = await wait_for([job], reminded)
+    (waiting,) = await wait_for([job], tracked)
     await redis.execute_command("CLIENT", "KILL", "TYPE", "PUBSUB")
-    await asyncio.wait_for(reminded.get(), 10)
+    await asyncio.wait_for(tracked.get(), 10)
     await redis.set(f"arq:result:{job.redis_id}", REJECTED)
 
     assert await waiting == Rejected("no")
 
 
-async def test_a_redis_that_does_not_tell_is_asked_again(client, redis, reminded, monkeypatch):
+async def test_a_redis_that_does_not_tell_is_asked_again(client, redis, tracked, monkeypatch):
     async def refuse(_):
         raise ConnectionError
 
     monkeypatch.setattr(Wakeups, "_connect", refuse)
     (job,) = await enqueue(client)
-    (waiting,) = await wait_for([job], reminded)
+    (waiting,) = await wait_for([job], tracked)
     await redis.set(f"arq:result:{job.redis_id}", REJECTED)
 
     assert await waiting == Rejected("no")
 
 
-async def test_a_waiter_that_gives_up_does_not_disturb_the_others(client, redis, reminded):
+async def test_a_waiter_that_gives_up_does_not_disturb_the_others(client, redis, tracked):
     first, second = await enqueue(client, 2)
-    giving_up, waiting = await wait_for([first, second], reminded)
+    giving_up, waiting = await wait_for([first, second], tracked)
     giving_up.cancel()
     await asyncio.wait({giving_up})
     await redis.set(f"arq:result:{second.redis_id}", REJECTED)
@@ -128,27 +132,28 @@ async def test_a_waiter_that_gives_up_does_not_disturb_the_others(client, redis,
 
 
 async def test_a_command_cut_short_leaves_no_answer_for_the_next(
-    client, redis, reminded, monkeypatch
+    client, redis, tracked, monkeypatch
 ):
     patient, hasty = await enqueue(client, 2)
-    (waiting,) = await wait_for([patient], reminded)
+    (waiting,) = await wait_for([patient], tracked)
     sent = asyncio.Event()
-    command = _wakeup._command
+    command = waiter._command
+    readers = []
 
     async def send_only(connection, *words):
         if words[-1].endswith(hasty.redis_id):
+            readers.append(connection)
             await connection.send_command(*words)
             sent.set()
             await asyncio.Event().wait()
         return await command(connection, *words)
 
-    monkeypatch.setattr(_wakeup, "_command", send_only)
+    monkeypatch.setattr(waiter, "_command", send_only)
     giving_up = asyncio.create_task(hasty.result(timeout=30))
     await asyncio.wait_for(sent.wait(), 10)
-    reader = client._wakeups._reader
     giving_up.cancel()
     await asyncio.wait({giving_up})
     await redis.set(f"arq:result:{patient.redis_id}", REJECTED)
 
-    assert not reader.is_connected
+    assert not readers[0].is_connected
     assert await waiting == Rejected("no")

@@ -10,7 +10,7 @@ from pydantic_core import from_json
 
 from db.enqueue import Candidate
 from jobs import ClientError, parse_payload, registry
-from jobs._client.sql import KEY_CHARACTERS_MAX, checked_key, checked_time
+from jobs._client.request import KEY_CHARACTERS_MAX, checked_key, checked_time
 from jobs._parse import fields_at_fault, payload_json
 
 if TYPE_CHECKING:

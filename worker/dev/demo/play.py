@@ -18,7 +18,7 @@ from db.audit import audit
 from db.dev import Tally, completed, tally
 from db.engine import create_sessions
 from db.store import Store
-from jobs._client.client import Client, Request
+from jobs import Client, Request
 from jobs._wire import QueuedJob, put
 from jobs.build_report import BuildReport
 from worker.app import create_worker, database, migrate_database, redis_settings

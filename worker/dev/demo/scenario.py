@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from jobs._client.client import Request
+from jobs import Request
 from jobs.create_user import CreateUser
 from jobs.transfer_funds import TransferFunds
 
