@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Self, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, get_type_hints
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
@@ -76,6 +76,17 @@ class Result(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class ShowProgress(Protocol):
+    """Shows the job's callers how far it is. Call it from the event loop, as often as you like."""
+
+    def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
+        """Show that `done` of `total` is done, in the job's own unit; never waits or raises."""
+
+
+def show_nobody(done: int, total: int | None = None, note: str = "") -> None:
+    """Show progress to nobody: there is no Redis, or no caller."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a handler may touch: its own transaction's store, and facts about this try."""
@@ -86,6 +97,7 @@ class Context:
     enqueued_at: datetime
     store: "Store"
     reports: "Reports"
+    progress: ShowProgress = show_nobody
 
 
 Handler = Callable[[Context, Any], Awaitable[object]]

@@ -158,6 +158,7 @@ async def build_report(ctx: Context, wish: BuildReport) -> ReportBuilt | Rejecte
         job_id=ctx.job_id,
         format=wish.format,
         timezone=zone_of(wish.timezone),
+        progress=ctx.progress,
     )
     return ReportBuilt(
         url=published.url,

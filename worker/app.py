@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from arq.connections import RedisSettings
 
-from db.engine import create_engine, create_sessions, open_engine
+from db.engine import create_engine, create_sessions
 from db.errors import TRANSIENT, diagnose
 from db.migrate import SchemaOutdatedError, migrate, require_current
 from jobs import registry
@@ -40,7 +40,6 @@ from worker.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-    from contextlib import AbstractAsyncContextManager
 
     from arq.worker import Function
     from redis.asyncio import Redis
@@ -126,10 +125,11 @@ class Options:
         health.start()
         await wait_for_database(partial(_check_schema, engine), events)
         reports = open_reports(settings.reports_url)
-        reports.watch(ProgressBoard(ctx["redis"]).note)
         tracing = create_tracing(sessions, events)
         ctx[EXECUTOR] = Executor(
-            engine, events, reports, instrument=partial(_observe, health.condition, tracing)
+            *(engine, events, reports),
+            instrument=partial(_observe, health.condition, tracing),
+            progress_of=ProgressBoard(ctx["redis"]).of,
         )
         duties: list[Duty] = [
             Relay(sessions, ctx["redis"], settings.queue_name, events),
@@ -207,13 +207,6 @@ async def _observe(
             yield
     finally:
         condition.jobs_running -= 1
-
-
-def database(
-    settings: Settings, *, name: str, pool_size: int
-) -> "AbstractAsyncContextManager[AsyncEngine]":
-    """Open an engine for a command, and dispose of it."""
-    return open_engine(str(settings.database_url), pool_size=pool_size, application_name=name)
 
 
 def open_reports(url: str) -> Reports:

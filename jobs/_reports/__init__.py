@@ -7,10 +7,8 @@ and `transfer_volume.py`; how a format looks, in `as_csv.py` and its likes.
 """
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from jobs._reports import building, statement, transfer_volume, trial_balance
 from jobs._reports.destination import DestinationError, Published
@@ -24,25 +22,15 @@ if TYPE_CHECKING:
 
     from db.bank.reports import Reports as Books
     from db.bank.reports import Sink, Statement, TransferVolume, TrialBalance
+    from jobs._job import ShowProgress
     from jobs._reports.document import Document, Format
 
     Content = Statement | TrialBalance | TransferVolume
 
-__all__ = ["DestinationError", "Progress", "Published", "Reports"]
+__all__ = ["DestinationError", "Published", "Reports"]
 
 CHARTED: Final = ("pdf", "xlsx")
 """The formats that draw."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a report is."""
-
-    job_id: "UUID"
-    stage: Literal["reading", "writing", "publishing"]
-    done: int
-    total: int
-    """Lines, the same in every stage."""
 
 
 class Reports:
@@ -54,20 +42,13 @@ class Reports:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.running: dict[UUID, Progress] = {}
-        """How far each report of this process is, by job."""
         self._destination = destination_of(url)
-        self._watchers: list[Callable[[Progress], None]] = []
-
-    def watch(self, watcher: Callable[[Progress], None]) -> None:
-        """Call `watcher` with every step of progress; it must neither block nor raise."""
-        self._watchers.append(watcher)
 
     def refusal(self, lines: int, format: "Format") -> str | None:  # noqa: A002 - the report's own word
         """Return why a report of so many lines is not made in this format, or None."""
         return refusal(lines, format)
 
-    async def build(
+    async def build(  # noqa: PLR0913 - what a report is made of, by name
         self,
         content: "Content",
         books: "Books",
@@ -75,6 +56,7 @@ class Reports:
         job_id: "UUID",
         format: "Format",  # noqa: A002 - the report's own word
         timezone: "tzinfo",
+        progress: "ShowProgress",
     ) -> Published:
         """Build one report and publish it; the books' snapshot is let go as soon as it was read.
 
@@ -84,38 +66,28 @@ class Reports:
             job_id: names the file, so that a run after a crash finds what the first one did.
             format: the form of the file.
             timezone: in which times are written.
+            progress: shown how many lines are done, the same in every stage.
         """
         document = await _document(content, books, job_id, timezone, charts=format in CHARTED)
-        try:
-            with workspace(self._destination.workspace()) as folder:
-                copy = partial(_copy, content, books, timezone, guarded=format == "csv")
-                tell = partial(self._tell, job_id, document.lines)
-                tell("reading", 0)
-                if format == "csv":
-                    await building.write_csv(document, folder, copy, tell)
-                    await books.release()
-                else:
-                    await building.read_lines(folder / LINES, copy, tell)
-                    await books.release()
-                    await building.write_rendered(document, folder, format, tell)
-                tell("publishing", document.lines)
-                return await asyncio.to_thread(
-                    self._destination.publish, folder / OUTPUT, _name(document, format)
-                )
-        finally:
-            self.running.pop(job_id, None)
+        with workspace(self._destination.workspace()) as folder:
+            copy = partial(_copy, content, books, timezone, guarded=format == "csv")
+            total = document.lines
 
-    def _tell(
-        self,
-        job_id: "UUID",
-        total: int,
-        stage: Literal["reading", "writing", "publishing"],
-        done: int,
-    ) -> None:
-        progress = Progress(job_id, stage, min(done, total), total)
-        self.running[job_id] = progress
-        for watcher in self._watchers:
-            watcher(progress)
+            def tell(stage: building.Stage, done: int) -> None:
+                progress(min(done, total), total, stage)
+
+            tell("reading", 0)
+            if format == "csv":
+                await building.write_csv(document, folder, copy, tell)
+                await books.release()
+            else:
+                await building.read_lines(folder / LINES, copy, tell)
+                await books.release()
+                await building.write_rendered(document, folder, format, tell)
+            tell("publishing", document.lines)
+            return await asyncio.to_thread(
+                self._destination.publish, folder / OUTPUT, _name(document, format)
+            )
 
 
 async def _document(

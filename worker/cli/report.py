@@ -15,7 +15,6 @@ from rich.progress import Progress as Bar
 from db.execution import Delivered
 from db.store import Store
 from jobs import registry
-from jobs._reports import Progress, Reports
 from worker.app import open_reports
 from worker.cli._connections import open_connections
 from worker.cli._options import UsageError, command_line
@@ -27,6 +26,8 @@ from worker.monitoring.events import Events
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+    from jobs._job import ShowProgress
 
 app = command_line()
 
@@ -90,10 +91,10 @@ async def _build(request: dict[str, Any], to: str | None) -> str | None:
     """Run the job here and now, and return the report's URL, or None."""
     async with open_connections("report", pool_size=2) as opened:
         reports = open_reports(to or opened.settings.reports_url)
-        executor = Executor(opened.engine, Events(), reports)
         delivery = with_payload(await _delivery(opened.sessions), request)
         with _bar() as bar:
-            _show_progress(bar, reports)
+            show = _shown_in(bar)
+            executor = Executor(opened.engine, Events(), reports, progress_of=lambda _job_id: show)
             return await _run(executor, delivery)
 
 
@@ -134,12 +135,12 @@ def _bar() -> Bar:
     )
 
 
-def _show_progress(bar: Bar, reports: Reports) -> None:
+def _shown_in(bar: Bar) -> "ShowProgress":
     tasks: dict[str, Any] = {}
 
-    def show(progress: Progress) -> None:
-        if progress.stage not in tasks:
-            tasks[progress.stage] = bar.add_task(progress.stage, total=progress.total)
-        bar.update(tasks[progress.stage], completed=progress.done)
+    def show(done: int, total: int | None = None, note: str = "") -> None:
+        if note not in tasks:
+            tasks[note] = bar.add_task(note, total=total)
+        bar.update(tasks[note], completed=done)
 
-    reports.watch(show)
+    return show

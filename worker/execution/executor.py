@@ -22,6 +22,7 @@ from db.execution import Failure, Record
 from db.store import Store
 from db.transaction import OwnTransaction
 from jobs import Context
+from jobs._job import show_nobody
 from jobs._wire import job_id_of
 from worker.execution import failures
 from worker.execution.commit import CommitWindow, shielded_commit
@@ -51,12 +52,13 @@ from worker.execution.semaphores import KeyedSemaphores
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
+    from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
     from db.execution import Delivered
     from jobs import Job, Payload
-    from jobs._job import Policy
+    from jobs._job import Policy, ShowProgress
     from jobs._reports import Reports
     from worker.execution.delivery import Delivery
     from worker.monitoring.events import Events
@@ -81,16 +83,18 @@ class Executor:
         events: what happens is emitted there.
         reports: given to handlers.
         instrument: entered around every run, to count or to trace it.
+        progress_of: given a job's id, returns what shows its progress.
         jitter: uniform in [0, 1), spreads the waits.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what one process gives it, by name
         self,
         engine: "AsyncEngine",
         events: "Events",
         reports: "Reports",
         *,
         instrument: "Instrument" = no_instrument,
+        progress_of: "Callable[[UUID], ShowProgress]" = lambda _job_id: show_nobody,
         jitter: "Callable[[], float]" = random.random,
     ) -> None:
         self._engine = engine
@@ -98,6 +102,7 @@ class Executor:
         self._events = events
         self._reports = reports
         self._instrument = instrument
+        self._progress_of = progress_of
         self._jitter = jitter
         self._failures = FailureRecorder(sessions, events)
         self._semaphores = KeyedSemaphores()
@@ -183,6 +188,7 @@ class Executor:
             enqueued_at=delivery.job.enqueued_at,
             store=Store(session),
             reports=self._reports,
+            progress=self._progress_of(delivery.job.id),
         )
         return await call_handler(job, context, payload)
 

@@ -150,6 +150,10 @@ class Desk:
     sessions: Any
     directory: Path
     told: list[Any] = field(default_factory=list)
+    progress: list[Any] = field(default_factory=list)
+    """What the reports said of their progress: done, total, stage."""
+    on_progress: Any = None
+    """Called with each stage that is reported."""
 
     def __post_init__(self):
         self.reports = Reports(self.directory.as_uri())
@@ -157,8 +161,14 @@ class Desk:
             self.sessions.kw["bind"],
             Events(lambda name, fields: self.told.append((name, fields))),
             self.reports,
+            progress_of=lambda _job_id: self.note_progress,
             jitter=lambda: 0.5,
         )
+
+    def note_progress(self, done, total=None, note=""):
+        self.progress.append((done, total, note))
+        if self.on_progress:
+            self.on_progress(note)
 
     def delivery(self, *, job_id=None, try_number=1, accepted_at=None, **wish):
         delivered = Delivered(

@@ -20,7 +20,7 @@ from sqlalchemy import text
 
 from db.store import Store
 from jobs import registry
-from jobs._reports import Progress, building, limits
+from jobs._reports import building, limits
 from tests.bank.reports.kit import Books, Desk, path_of
 from worker.execution.outcome import Finished, Later
 
@@ -84,7 +84,6 @@ async def test_every_report_comes_in_every_format(books, desk, report, format_):
     assert result["lines"] > 0
     assert desk.files() == [path]
     assert list((desk.directory / ".unfinished").iterdir()) == []
-    assert desk.reports.running == {}
 
 
 @pytest.mark.parametrize("report", REPORTS)
@@ -221,16 +220,13 @@ async def test_neither_logs_nor_results_name_the_holder(books, desk, caplog):
 
 
 async def test_progress_counts_every_line_in_every_stage(books, desk):
-    seen = []
-    desk.reports.watch(seen.append)
-    job_id = uuid.uuid4()
-    await desk.built(**long_statement(books, "xlsx"), job_id=job_id)
+    await desk.built(**long_statement(books, "xlsx"))
 
-    stages = [progress.stage for progress in seen]
+    stages = [stage for _, _, stage in desk.progress]
     assert sorted(set(stages), key=stages.index) == ["reading", "writing", "publishing"]
-    assert seen[-1] == Progress(job_id, "publishing", LONG_ENTRIES, LONG_ENTRIES)
-    assert all(0 <= progress.done <= progress.total == LONG_ENTRIES for progress in seen)
-    done = [progress.done for progress in seen if progress.stage == "writing"]
+    assert desk.progress[-1] == (LONG_ENTRIES, LONG_ENTRIES, "publishing")
+    assert all(0 <= done <= total == LONG_ENTRIES for done, total, _ in desk.progress)
+    done = [done for done, _, stage in desk.progress if stage == "writing"]
     assert done == sorted(done)
     assert len(done) > 2
 
@@ -256,7 +252,7 @@ async def test_heartbeats_go_on_while_a_long_report_is_made(books, desk, format_
 @pytest.mark.parametrize("stage", ["reading", "writing"])
 async def test_cancelling_a_report_stops_it_and_leaves_nothing(books, sessions, desk, stage):
     reached = asyncio.Event()
-    desk.reports.watch(lambda progress: reached.set() if progress.stage == stage else None)
+    desk.on_progress = lambda reported: reached.set() if reported == stage else None
     working = asyncio.create_task(desk.build(**long_statement(books, "xlsx")))
     await asyncio.wait_for(reached.wait(), DEADLINE_S)
     folders = list((desk.directory / ".unfinished").iterdir())
@@ -267,7 +263,6 @@ async def test_cancelling_a_report_stops_it_and_leaves_nothing(books, sessions, 
     assert len(folders) == 1
     assert list((desk.directory / ".unfinished").iterdir()) == []
     assert desk.files() == []
-    assert desk.reports.running == {}
     assert _renderers(folders[0]) == []
     async with sessions() as session:
         assert await session.scalar(text("SELECT 1")) == 1
@@ -332,7 +327,7 @@ from tests.bank.reports.kit import Desk
 async def main(url, directory, job_id, account):
     engine = create_engine(url, pool_size=2, application_name="doomed")
     desk = Desk(create_sessions(engine), Path(directory))
-    desk.reports.watch(lambda progress: print(progress.stage, flush=True))
+    desk.on_progress = lambda stage: print(stage, flush=True)
     await desk.build(job_id=uuid.UUID(job_id), report="account_statement", format="xlsx",
                      account=account)
 

@@ -16,12 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from db.audit import audit
 from db.dev import Tally, completed, tally
-from db.engine import create_sessions
+from db.engine import create_sessions, open_engine
 from db.store import Store
 from jobs import Client, Request
 from jobs._wire import QueuedJob, put
 from jobs.build_report import BuildReport
-from worker.app import create_worker, database, migrate_database, redis_settings
+from worker.app import create_worker, migrate_database, redis_settings
 from worker.dev.demo import scenario
 from worker.dev.demo.scenario import Wallet
 from worker.dev.demo.summary import Summary
@@ -100,7 +100,9 @@ async def play(settings: "Settings", console: "Console") -> Summary:
         StandstillError: jobs stopped finishing.
     """
     started_at = time.monotonic()
-    async with database(settings, name="teller-demo", pool_size=4) as engine:
+    async with open_engine(
+        str(settings.database_url), pool_size=4, application_name="teller-demo"
+    ) as engine:
         await migrate_database(engine)
         sessions = create_sessions(engine)
         async with (
