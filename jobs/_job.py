@@ -14,7 +14,8 @@ from ._schedule import Schedule
 
 if TYPE_CHECKING:
     from db.store import Store
-    from jobs._reports import Reports
+
+    from ._services import Services
 
 
 class Payload(BaseModel):
@@ -96,7 +97,8 @@ class Context:
     """Counts deliveries from 1, whatever became of the earlier ones."""
     enqueued_at: datetime
     store: "Store"
-    reports: "Reports"
+    services: "Services"
+    """What `_services.py` opened when the worker started."""
     progress: ShowProgress = show_nobody
 
 

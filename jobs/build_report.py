@@ -150,9 +150,9 @@ async def build_report(ctx: Context, wish: BuildReport) -> ReportBuilt | Rejecte
     content = await _read(books, wish, period)
     if isinstance(content, Rejected):
         return content
-    if refusal := ctx.reports.refusal(content.lines, wish.format):
+    if refusal := ctx.services.reports.refusal(content.lines, wish.format):
         return Rejected("report_too_large", refusal)
-    published = await ctx.reports.build(
+    published = await ctx.services.reports.build(
         content,
         books,
         job_id=ctx.job_id,

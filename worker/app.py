@@ -8,7 +8,7 @@ import asyncio
 import os
 import random
 import socket
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
@@ -18,8 +18,9 @@ from arq.connections import RedisSettings
 from db.engine import create_engine, create_sessions
 from db.errors import TRANSIENT, diagnose
 from db.migrate import SchemaOutdatedError, migrate, require_current
-from jobs import registry
-from jobs._reports import DestinationError, Reports
+from db.store import Store
+from jobs import _services, registry
+from jobs._services import ServiceError
 from worker.errors import StartupError
 from worker.execution import serializer as wire
 from worker.execution.arq_adapter import EXECUTOR, WORKER, TellerWorker, arq_functions
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from db.execution import Delivered
+    from jobs._services import Services
     from worker.monitoring.events import Subscriber
     from worker.monitoring.state import Condition
     from worker.monitoring.tracing import Tracing
@@ -54,6 +56,7 @@ ENGINE = "teller_engine"
 EVENTS = "teller_events"
 DUTIES = "teller_duties"
 HEALTH = "teller_health"
+SERVICES = "teller_services"
 
 HEALTH_CHECK_INTERVAL_S = 5
 
@@ -124,10 +127,13 @@ class Options:
         )
         health.start()
         await wait_for_database(partial(_check_schema, engine), events)
-        reports = open_reports(settings.reports_url)
+        exits = ctx[SERVICES] = AsyncExitStack()
+        services = await exits.enter_async_context(open_services(settings))
         tracing = create_tracing(sessions, events)
         ctx[EXECUTOR] = Executor(
-            *(engine, events, reports),
+            *(engine, events),
+            open_store=Store,
+            services=services,
             instrument=partial(_observe, health.condition, tracing),
             progress_of=ProgressBoard(ctx["redis"]).of,
         )
@@ -151,6 +157,9 @@ class Options:
         health: Health | None = ctx.pop(HEALTH, None)
         if health is not None:
             await health.stop()
+        services: AsyncExitStack | None = ctx.pop(SERVICES, None)
+        if services is not None:
+            await services.aclose()
         engine: AsyncEngine | None = ctx.pop(ENGINE, None)
         if engine is not None:
             await engine.dispose()
@@ -209,16 +218,26 @@ async def _observe(
         condition.jobs_running -= 1
 
 
-def open_reports(url: str) -> Reports:
-    """Return what builds reports and publishes them at `url`.
+@asynccontextmanager
+async def open_services(
+    settings: Settings, *, reports_url: str | None = None
+) -> "AsyncIterator[Services]":
+    """Open the jobs' services for as long as the block lasts.
+
+    Args:
+        settings: this process's.
+        reports_url: where reports go instead of where the settings say.
 
     Raises:
-        StartupError: the URL is neither a directory nor a bucket.
+        StartupError: a setting is wrong.
     """
-    try:
-        return Reports(url)
-    except DestinationError as error:
-        raise StartupError(str(error)) from error
+    async with AsyncExitStack() as stack:
+        opening = _services.open_services(reports_url=reports_url or settings.reports_url)
+        try:
+            services = await stack.enter_async_context(opening)
+        except ServiceError as error:
+            raise StartupError(str(error)) from error
+        yield services
 
 
 async def migrate_database(engine: "AsyncEngine") -> str:

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from db.execution import Delivered, Record
 from db.retention import Retention, purge_statement
 from jobs import registry
-from tests.worker.execution.kit import till
+from tests.worker.execution.kit import recording_executor
 from worker.execution.delivery import Delivery, with_payload
 
 OLD = timedelta(days=100)
@@ -112,7 +112,7 @@ async def test_the_executor_marks_a_job_whose_kind_declares_how_long_it_is_kept(
     job = Delivered(uuid.uuid4(), "purge_record", "{}", datetime.now(UTC))
     delivery = with_payload(Delivery(job, 1), {})
 
-    await till(sessions).executor.run(registry()["purge_record"], delivery)
+    await recording_executor(sessions).executor.run(registry()["purge_record"], delivery)
 
     assert await is_purgeable(sessions, job.id) is True
 

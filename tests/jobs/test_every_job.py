@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import text
 
 from db.execution import Delivered
+from db.store import Store
 from jobs import Policy, registry
-from jobs._reports import Reports
+from jobs._services import open_services
 from tests.bank.kit import open_account
 from worker.cli.contract.jobs_page import example_of
 from worker.execution.delivery import Delivery, with_payload
@@ -75,8 +76,8 @@ async def effects(sessions):
 
 @every_job
 async def test_a_job_that_runs_twice_takes_effect_once(job, sessions, tmp_path):
-    reports = Reports(tmp_path.as_uri())
-    executor = Executor(sessions.kw["bind"], Events(), reports, jitter=lambda: 0.0)
+    async with open_services(reports_url=tmp_path.as_uri()) as services:
+        executor = Executor(*(sessions.kw["bind"], Events()), open_store=Store, services=services)
     record = Delivered(uuid4(), job.kind, "null", datetime.now(UTC) - timedelta(minutes=1))
     delivery = with_payload(Delivery(record, 1), await payload_of(job, sessions))
 

@@ -15,7 +15,7 @@ from rich.progress import Progress as Bar
 from db.execution import Delivered
 from db.store import Store
 from jobs import registry
-from worker.app import open_reports
+from worker.app import open_services
 from worker.cli._connections import open_connections
 from worker.cli._options import UsageError, command_line
 from worker.execution.delivery import Delivery, with_payload
@@ -89,12 +89,19 @@ def report(  # noqa: PLR0913 - the options of a command line
 
 async def _build(request: dict[str, Any], to: str | None) -> str | None:
     """Run the job here and now, and return the report's URL, or None."""
-    async with open_connections("report", pool_size=2) as opened:
-        reports = open_reports(to or opened.settings.reports_url)
+    async with (
+        open_connections("report", pool_size=2) as opened,
+        open_services(opened.settings, reports_url=to) as services,
+    ):
         delivery = with_payload(await _delivery(opened.sessions), request)
         with _bar() as bar:
             show = _shown_in(bar)
-            executor = Executor(opened.engine, Events(), reports, progress_of=lambda _job_id: show)
+            executor = Executor(
+                *(opened.engine, Events()),
+                open_store=Store,
+                services=services,
+                progress_of=lambda _job_id: show,
+            )
             return await _run(executor, delivery)
 
 

@@ -1,30 +1,29 @@
 """A dry run: the handler runs for real, in a transaction that is rolled back.
 
-A report is built for real as well, but published into a directory that is deleted at once. What a
-handler does outside PostgreSQL and its reports cannot be taken back: a job that has such effects
-has them in a dry run too.
+What a handler does outside PostgreSQL goes through the services it is given, so they decide what
+becomes of it: those of `jobs._services.open_dry_services` keep nothing.
 """
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from db.engine import ONE_MOMENT
-from db.store import Store
 from jobs import Context, registry
-from jobs._reports import Reports
 from worker.execution import failures
 from worker.execution.executor import call_handler
 from worker.execution.outcome import Finished, Later, outcome_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
     from db.operations import Whole
+    from db.store import Store
     from jobs import Job, Payload
+    from jobs._services import Services
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +40,14 @@ class Preview:
         return self.outcome in {"completed", "rejected", "cancelled", "snoozed"}
 
 
-async def dry_run(sessions: "async_sessionmaker[AsyncSession]", row: "Whole") -> Preview:
-    """Run a job's handler without effect, and return what it would come to."""
+async def dry_run(
+    sessions: "async_sessionmaker[AsyncSession]",
+    row: "Whole",
+    *,
+    open_store: "Callable[[AsyncSession], Store]",
+    services: "Services",
+) -> Preview:
+    """Run a job's handler without effect in PostgreSQL, and return what it would come to."""
     job = registry().get(row.kind)
     if job is None:
         return Preview("unknown kind", failures.unknown_kind(row.kind).message)
@@ -51,8 +56,15 @@ async def dry_run(sessions: "async_sessionmaker[AsyncSession]", row: "Whole") ->
     except ValidationError as error:
         return Preview("failed", {"InvalidPayload": failures.validation_message(error)})
     try:
-        with tempfile.TemporaryDirectory(prefix="teller-dry-run-") as scratch:
-            answer = await _call(sessions, job, payload, row, Reports(Path(scratch).as_uri()))
+        async with sessions() as session:
+            context = Context(
+                job_id=row.id,
+                try_number=row.attempts + 1,
+                enqueued_at=row.enqueued_at,
+                store=open_store(session),
+                services=services,
+            )
+            answer = await _call_and_roll_back(session, job, context, payload)
         return _preview(outcome_of(answer))
     except Exception as error:  # noqa: BLE001 - whatever a handler raises is what the caller wants
         failure = failures.describe(error)
@@ -60,27 +72,15 @@ async def dry_run(sessions: "async_sessionmaker[AsyncSession]", row: "Whole") ->
         return Preview("failed", detail)
 
 
-async def _call(
-    sessions: "async_sessionmaker[AsyncSession]",
-    job: "Job",
-    payload: "Payload",
-    row: "Whole",
-    reports: Reports,
+async def _call_and_roll_back(
+    session: "AsyncSession", job: "Job", context: Context, payload: "Payload"
 ) -> object:
-    async with sessions() as session:
-        if job.policy.snapshot:
-            await session.connection(execution_options=ONE_MOMENT)
-        context = Context(
-            job_id=row.id,
-            try_number=row.attempts + 1,
-            enqueued_at=row.enqueued_at,
-            store=Store(session),
-            reports=reports,
-        )
-        try:
-            return await call_handler(job, context, payload)
-        finally:
-            await session.rollback()
+    if job.policy.snapshot:
+        await session.connection(execution_options=ONE_MOMENT)
+    try:
+        return await call_handler(job, context, payload)
+    finally:
+        await session.rollback()
 
 
 def _preview(outcome: Finished | Later) -> Preview:

@@ -19,7 +19,6 @@ from pydantic import ValidationError
 
 from db.engine import ONE_MOMENT, create_sessions
 from db.execution import Failure, Record
-from db.store import Store
 from db.transaction import OwnTransaction
 from jobs import Context
 from jobs._job import show_nobody
@@ -57,9 +56,10 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
     from db.execution import Delivered
+    from db.store import Store
     from jobs import Job, Payload
     from jobs._job import Policy, ShowProgress
-    from jobs._reports import Reports
+    from jobs._services import Services
     from worker.execution.delivery import Delivery
     from worker.monitoring.events import Events
 
@@ -81,7 +81,8 @@ class Executor:
     Args:
         engine: where jobs and their effects are.
         events: what happens is emitted there.
-        reports: given to handlers.
+        open_store: given a session, returns what handlers call `ctx.store`.
+        services: what handlers call `ctx.services`.
         instrument: entered around every run, to count or to trace it.
         progress_of: given a job's id, returns what shows its progress.
         jitter: uniform in [0, 1), spreads the waits.
@@ -91,8 +92,9 @@ class Executor:
         self,
         engine: "AsyncEngine",
         events: "Events",
-        reports: "Reports",
         *,
+        open_store: "Callable[[AsyncSession], Store]",
+        services: "Services",
         instrument: "Instrument" = no_instrument,
         progress_of: "Callable[[UUID], ShowProgress]" = lambda _job_id: show_nobody,
         jitter: "Callable[[], float]" = random.random,
@@ -100,7 +102,8 @@ class Executor:
         self._engine = engine
         self._sessions = sessions = create_sessions(engine)
         self._events = events
-        self._reports = reports
+        self._open_store = open_store
+        self._services = services
         self._instrument = instrument
         self._progress_of = progress_of
         self._jitter = jitter
@@ -186,8 +189,8 @@ class Executor:
             job_id=delivery.job.id,
             try_number=delivery.try_number,
             enqueued_at=delivery.job.enqueued_at,
-            store=Store(session),
-            reports=self._reports,
+            store=self._open_store(session),
+            services=self._services,
             progress=self._progress_of(delivery.job.id),
         )
         return await call_handler(job, context, payload)

@@ -13,6 +13,7 @@ from db.execution import Delivered
 from db.store import Store
 from jobs import registry
 from jobs._reports import Reports
+from jobs._services import Services
 from worker.execution.delivery import Delivery, with_payload
 from worker.execution.executor import Executor
 from worker.monitoring.events import Events
@@ -156,11 +157,11 @@ class Desk:
     """Called with each stage that is reported."""
 
     def __post_init__(self):
-        self.reports = Reports(self.directory.as_uri())
         self.executor = Executor(
             self.sessions.kw["bind"],
             Events(lambda name, fields: self.told.append((name, fields))),
-            self.reports,
+            open_store=Store,
+            services=Services(reports=Reports(self.directory.as_uri())),
             progress_of=lambda _job_id: self.note_progress,
             jitter=lambda: 0.5,
         )

@@ -1,4 +1,4 @@
-"""Executors on real servers with transfers to run, and what must hold afterwards."""
+"""Executors on real servers that record their events, and transfers to run."""
 
 import uuid
 from dataclasses import dataclass, replace
@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import text
 
 from db.execution import Delivered
+from db.store import Store
 from jobs import registry
-from jobs._reports import Reports
 from tests.bank.kit import broken_rules
 from worker.execution.delivery import Delivery, with_payload
 from worker.execution.executor import Executor
@@ -19,18 +19,21 @@ TRANSFER = registry()["transfer_funds"]
 
 
 @dataclass
-class Till:
-    """An executor that is given transfers, and everything it told."""
+class RecordingExecutor:
+    """An executor, and every event that it emitted."""
 
     executor: Executor
     sessions: Any
-    told: list
+    emitted: list
 
-    async def run(self, delivery):
-        return await self.executor.run(TRANSFER, delivery)
+    async def run(self, delivery, job=TRANSFER):
+        return await self.executor.run(job, delivery)
+
+    def names(self):
+        return [name for name, _ in self.emitted]
 
     def count(self, event):
-        return sum(name == event for name, _ in self.told)
+        return self.names().count(event)
 
     async def posted(self, ids):
         """Return which of these transfers the books have."""
@@ -52,11 +55,17 @@ class Till:
             return await broken_rules(session)
 
 
-def till(sessions, jitter=lambda: 0.0):
-    told = []
-    events = Events(lambda name, fields: told.append((name, fields)))
-    executor = Executor(sessions.kw["bind"], events, Reports("file:///nowhere"), jitter=jitter)
-    return Till(executor, sessions, told)
+NO_SERVICES: Any = None
+"""For jobs that use none."""
+
+
+def recording_executor(sessions, jitter=lambda: 0.0):
+    emitted = []
+    events = Events(lambda name, fields: emitted.append((name, fields)))
+    executor = Executor(
+        *(sessions.kw["bind"], events), open_store=Store, services=NO_SERVICES, jitter=jitter
+    )
+    return RecordingExecutor(executor, sessions, emitted)
 
 
 def transfer(payer, payee, amount="0.01", *, job_id=None, try_number=1):

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.bank.kit import balance_of, open_account
-from tests.worker.execution.kit import again, till, transfer
+from tests.worker.execution.kit import again, recording_executor, transfer
 from worker.execution.outcome import Finished
 
 CANCELS = 500
@@ -18,7 +18,7 @@ WARM_UP = 40
 
 @pytest.mark.timeout(120)
 async def test_five_hundred_random_cancels_leave_no_outcome_in_doubt(sessions, engine):
-    one = till(sessions)
+    executor = recording_executor(sessions)
     accounts = [await open_account(sessions, balance="1000.00") for _ in range(8)]
     payee = await open_account(sessions)
     chance = random.Random(SEED)
@@ -28,7 +28,7 @@ async def test_five_hundred_random_cancels_leave_no_outcome_in_doubt(sessions, e
 
     async def cancel_after(delivery, wait_s):
         async with in_turn:
-            task = asyncio.ensure_future(one.run(delivery))
+            task = asyncio.ensure_future(executor.run(delivery))
             await asyncio.sleep(wait_s)
             task.cancel()
             try:
@@ -38,27 +38,27 @@ async def test_five_hundred_random_cancels_leave_no_outcome_in_doubt(sessions, e
             assert isinstance(outcome, Finished)
             answered.add(delivery.job.id)
 
-    longest_s = 2 * await how_long_a_run_takes(one, accounts)
+    longest_s = 2 * await how_long_a_run_takes(executor, accounts)
     waits = [chance.random() * longest_s for _ in deliveries]
     await asyncio.gather(*map(cancel_after, deliveries, waits))
-    posted = await one.posted(delivery.job.id for delivery in deliveries)
+    posted = await executor.posted(delivery.job.id for delivery in deliveries)
 
     assert posted == answered, f"seed {SEED}"
     assert 0 < len(posted) < CANCELS, "the cancels must hit both sides of the commit"
     assert engine.pool.checkedout() == 0
 
     # Whatever was cancelled runs when it is delivered again, and what was not is a duplicate.
-    await asyncio.gather(*(one.run(again(delivery)) for delivery in deliveries))
+    await asyncio.gather(*(executor.run(again(delivery)) for delivery in deliveries))
 
     assert await balance_of(sessions, payee) == CANCELS
-    assert one.count("job.duplicate") == len(posted)
-    assert await one.broken_rules() == []
+    assert executor.count("job.duplicate") == len(posted)
+    assert await executor.broken_rules() == []
 
 
-async def how_long_a_run_takes(one, accounts):
+async def how_long_a_run_takes(executor, accounts):
     """On this machine at this moment, so that the cancels hit every part of a run."""
     started_at = time.monotonic()
     for start in range(0, WARM_UP, AT_ONCE):
         orders = [transfer(*accounts[n % 4 : n % 4 + 2]) for n in range(start, start + AT_ONCE)]
-        await asyncio.gather(*map(one.run, orders))
+        await asyncio.gather(*map(executor.run, orders))
     return (time.monotonic() - started_at) / (WARM_UP / AT_ONCE)

@@ -5,7 +5,7 @@ from sqlalchemy import text
 
 from db.transaction import OwnTransaction
 from tests.bank.kit import balance_of, open_account
-from tests.worker.execution.kit import till, transfer
+from tests.worker.execution.kit import recording_executor, transfer
 
 END_IT = text("SELECT pg_terminate_backend(:pid)")
 
@@ -31,7 +31,7 @@ async def test_a_connection_that_is_lost_just_before_the_commit_makes_the_job_ru
 ):
     payer = await open_account(sessions, balance="1.00")
     payee = await open_account(sessions)
-    one = till(sessions)
+    executor = recording_executor(sessions)
     delivery = transfer(payer, payee)
     ended = []
 
@@ -43,13 +43,13 @@ async def test_a_connection_that_is_lost_just_before_the_commit_makes_the_job_ru
 
     before_commit(end_the_first)
 
-    outcome = await one.run(delivery)
+    outcome = await executor.run(delivery)
 
     assert outcome.state == "completed"
     assert not outcome.replayed
-    assert await one.posted([delivery.job.id]) == {delivery.job.id}
+    assert await executor.posted([delivery.job.id]) == {delivery.job.id}
     assert await balance_of(sessions, payee) == 1
-    assert [name for name, _ in one.told] == ["job.run_again", "job.finished"]
+    assert executor.names() == ["job.run_again", "job.finished"]
 
 
 async def test_what_a_handler_wrote_and_its_outcome_are_one_transaction(sessions, before_commit):
@@ -59,14 +59,15 @@ async def test_what_a_handler_wrote_and_its_outcome_are_one_transaction(sessions
     delivery = transfer(payer, payee)
     seen = []
 
-    one = till(sessions)
+    executor = recording_executor(sessions)
 
     async def look(_session):
-        seen.append((await one.posted([delivery.job.id]), await one.states([delivery.job.id])))
+        ids = [delivery.job.id]
+        seen.append((await executor.posted(ids), await executor.states(ids)))
 
     before_commit(look)
-    await one.run(delivery)
+    await executor.run(delivery)
 
     assert seen == [(set(), {})]
-    assert await one.posted([delivery.job.id]) == {delivery.job.id}
-    assert await one.states([delivery.job.id]) == {delivery.job.id: "completed"}
+    assert await executor.posted([delivery.job.id]) == {delivery.job.id}
+    assert await executor.states([delivery.job.id]) == {delivery.job.id: "completed"}

@@ -14,8 +14,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 from sqlalchemy import text
 
 from db.execution import Delivered
+from db.store import Store
 from jobs import registry
-from jobs._reports import Reports
+from tests.worker.execution.kit import NO_SERVICES
 from worker.execution.delivery import Delivery, with_payload
 from worker.execution.executor import Executor
 from worker.monitoring.events import Events
@@ -38,7 +39,9 @@ def run(sessions, exporter):
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracing = Tracing(provider.get_tracer("test"), sessions)
     executor = Executor(
-        *(sessions.kw["bind"], Events(tracing.note), Reports("file:///nowhere")),
+        *(sessions.kw["bind"], Events(tracing.note)),
+        open_store=Store,
+        services=NO_SERVICES,
         instrument=tracing.observe,
     )
 

@@ -14,6 +14,8 @@ from sqlalchemy.exc import DBAPIError
 
 from db.errors import Trouble, diagnose
 from db.operations import PAGE_MAX, Filter, Position, Whole, count_jobs, find_job, list_jobs
+from db.store import Store
+from jobs._services import open_dry_services
 from jobs._wire import job_id_of
 from worker.cli._connections import Connections, open_connections
 from worker.cli._options import UsageError, command_line, parse_since
@@ -170,7 +172,10 @@ async def _retry(names: list[str] | None, which: Filter, *, yes: bool) -> int:
 
 
 async def _dry_run(names: list[str] | None, which: Filter) -> int:
-    async with open_connections("jobs", pool_size=CONNECTIONS) as opened:
+    async with (
+        open_connections("jobs", pool_size=CONNECTIONS) as opened,
+        open_dry_services() as services,
+    ):
         if not names:
             async with opened.sessions() as session:
                 lines = await list_jobs(session, which, before=None, limit=DRY_RUNS_MAX)
@@ -179,7 +184,7 @@ async def _dry_run(names: list[str] | None, which: Filter) -> int:
         for job in await _find(opened, names):
             if job.state not in {"dead", "queued"}:
                 raise UsageError(f"job {job.id} is {job.state}: it has taken effect already")
-            seen = await dry_run(opened.sessions, job)
+            seen = await dry_run(opened.sessions, job, open_store=Store, services=services)
             all_good = all_good and seen.is_good
             typer.echo(f"{job.id} would be {seen.outcome}: {as_json(seen.detail)}")
     return 0 if all_good else NOT_DONE

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from db.engine import create_engine, create_sessions
 from db.errors import Trouble, diagnose
 from tests.bank.kit import balance_of, open_account
-from tests.worker.execution.kit import again, till, transfer
+from tests.worker.execution.kit import again, recording_executor, transfer
 from worker.dev.chaos.proxy import CommitProxy, is_commit
 
 TRANSFERS = 2_000
@@ -78,7 +78,7 @@ async def test_two_thousand_transfers_with_lost_replies_are_each_made_once(
 ):
     """5 % of the COMMITs happen and nobody is told: 0 lost, 0 doubled."""
     chance = random.Random(SEED)
-    one = till(create_sessions(far_engine), jitter=chance.random)
+    one = recording_executor(create_sessions(far_engine), jitter=chance.random)
     accounts = [await open_account(sessions, balance="1000.00") for _ in range(8)]
     orders = [transfer(*chance.sample(accounts, 2)) for _ in range(TRANSFERS)]
     at_once = asyncio.Semaphore(AT_ONCE)

@@ -1,0 +1,54 @@
+"""What your jobs need besides the database: yours to fill, made once in each worker process.
+
+A handler finds it as `ctx.services`, typed. Add a field for a client of your own, and open it in
+`open_services`; what a block there leaves open is closed when the worker stops.
+"""
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._reports import Reports
+
+
+class ServiceError(Exception):
+    """A service cannot be made from these settings; the message says what would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """One field per service."""
+
+    reports: "Reports"
+
+
+@asynccontextmanager
+async def open_services(*, reports_url: str) -> AsyncIterator[Services]:
+    """Open the services for as long as the block lasts.
+
+    Args:
+        reports_url: where reports are published.
+
+    Raises:
+        ServiceError: a setting is wrong.
+    """
+    # Imported here: a client loads this file as well, and opens no services.
+    from ._reports import DestinationError, Reports
+
+    try:
+        reports = Reports(reports_url)
+    except DestinationError as error:
+        raise ServiceError(str(error)) from error
+    yield Services(reports=reports)
+
+
+@asynccontextmanager
+async def open_dry_services() -> AsyncIterator[Services]:
+    """Open services whose effects are undone at the end of the block, for a dry run."""
+    with tempfile.TemporaryDirectory(prefix="teller-dry-run-") as scratch:
+        async with open_services(reports_url=Path(scratch).as_uri()) as services:
+            yield services
