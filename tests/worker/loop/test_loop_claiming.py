@@ -136,7 +136,9 @@ async def test_a_bulk_of_jobs_and_one_ring_wake_as_many_workers_as_are_needed(re
     assert blocking.running == 12
 
 
-async def test_a_ring_that_nobody_hears_is_heard_by_the_next_worker_that_is_free(redis, fleet):
+async def test_a_ring_while_every_worker_is_busy_is_heard_by_the_next_one_that_is_free(
+    redis, fleet
+):
     blocking = BlockingJob()
     fleet.start(blocking.function, max_jobs=1, poll_delay=NEVER_S, **JSON)
     await listening(redis, 1)

@@ -87,7 +87,7 @@ async def test_a_worker_that_lost_a_lease_says_so_and_lets_the_job_go_on(redis, 
     await redis.enqueue_job("blocking", _job_id="a")
     worker = fleet.start(blocking.function, cls=ShortLeaseWorker)
     await blocking.wait_started()
-    await redis.set("arq:in-progress:a", b"somebody else")
+    await redis.set("arq:in-progress:a", b"another worker")
     with caplog.at_level(logging.WARNING):
         await worker.leases.step()
     assert "job a: lease lost" in caplog.text
@@ -98,7 +98,7 @@ async def test_a_worker_that_lost_a_lease_says_so_and_lets_the_job_go_on(redis, 
         return worker.jobs_complete == 1 and not worker.tasks
 
     await eventually(ended)
-    assert await redis.get("arq:in-progress:a") == b"somebody else"
+    assert await redis.get("arq:in-progress:a") == b"another worker"
     assert await redis.exists("arq:job:a")
     assert "another worker holds it" in caplog.text
 

@@ -36,7 +36,7 @@ async def test_a_restart_in_the_middle_of_a_job_costs_neither_the_worker_nor_the
     await blocking.wait_started()
     await asyncio.to_thread(lasting.stop)
     await lost(worker)
-    blocking.unblock()  # the job ends while nobody can be told
+    blocking.unblock()  # the job ends while Redis is away
     await asyncio.to_thread(lasting.start)
     assert await held.result(timeout=30, poll_delay=0.02) == [1]
     later = await redis.enqueue_job("blocking", 2)
@@ -144,19 +144,19 @@ async def test_the_return_of_redis_is_noticed_while_every_slot_is_taken_by_local
     worker = fleet.start(blocking.function, max_jobs=2, poll_delay=0.02)
     local = [worker.run_local(job_id, "blocking") for job_id in ("a", "b")]
     await blocking.wait_started(2)
-    worker.connection.lose(ConnectionError("noticed by whoever spoke to redis last"))
+    worker.connection.lose(ConnectionError("noticed by the last caller"))
     await regained(worker)
     blocking.unblock()
     await within_deadline(asyncio.gather(*local))
 
 
-async def test_whoever_asks_is_told_when_redis_goes_and_comes(fragile, connect, fleet_on, caplog):
+async def test_subscribers_are_called_when_redis_goes_and_comes(fragile, connect, fleet_on, caplog):
     redis = connect(fragile)
-    told = []
+    calls = []
     worker = fleet_on(fragile).make(BlockingJob().function, poll_delay=0.05)
     worker.connection.on_lost.append(lambda: 1 / 0)  # a subscriber's error is its own
-    worker.connection.on_lost.append(lambda: told.append("lost"))
-    worker.connection.on_back.append(lambda: told.append("back"))
+    worker.connection.on_lost.append(lambda: calls.append("lost"))
+    worker.connection.on_back.append(lambda: calls.append("back"))
     main = asyncio.ensure_future(worker.main())
 
     async def polled():
@@ -167,7 +167,7 @@ async def test_whoever_asks_is_told_when_redis_goes_and_comes(fragile, connect, 
         await asyncio.to_thread(fragile.restart)
 
         async def both():
-            return told == ["lost", "back"]
+            return calls == ["lost", "back"]
 
         await eventually(both)
     assert "redis is away, claiming stops" in caplog.text

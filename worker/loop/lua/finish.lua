@@ -31,7 +31,7 @@ local function release(id, keep_ms)
   if keep_ms == '0' then
     redis.call('DEL', IN_PROGRESS .. id)
   else
-    -- Not the worker's name: nobody holds the job any more, it only must not run again yet.
+    -- Not the worker's name: no worker holds the job any more, but it must not run again yet.
     redis.call('SET', IN_PROGRESS .. id, 'ended', 'PX', keep_ms)
   end
 end

@@ -13,7 +13,7 @@ local function now_ms()
 end
 
 -- Whether `worker`, who counted `try` when it claimed, still holds the job. A lease that lapsed is
--- still its own while nobody has counted a try since.
+-- still its own while no other claim has counted a try since.
 local function holds(worker, id, try)
   local holder = redis.call('GET', IN_PROGRESS .. id)
   if holder then
