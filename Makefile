@@ -32,10 +32,16 @@ demo: $(STAMP) ## start PostgreSQL, Valkey and workers, and watch them work
 bench: $(STAMP) ## measure throughput and latency on this machine
 	@$(PY) -m tests.bench $(ARGS)
 
+# A file stays in one process; each process has its own servers, hence the bound.
+ON_ALL_CORES := --numprocesses auto --maxprocesses 4 --dist loadfile
+
 ##@ Check it
-.PHONY: test check check-rest format lint types imports lock-check generated chaos mutants image-check
-test: $(STAMP) ## run the tests
-	@$(PY) -m pytest $(ARGS)
+.PHONY: test test-fast check check-rest format lint types imports lock-check generated chaos mutants image-check
+test: $(STAMP) ## run the tests, on all cores
+	@$(PY) -m pytest $(ON_ALL_CORES) $(ARGS)
+
+test-fast: $(STAMP) ## run the tests that need no server, in seconds
+	@$(PY) -m pytest $(ON_ALL_CORES) -m "not needs_servers and not slow" $(ARGS)
 
 check: check-rest test ## everything a change must pass
 

@@ -1,6 +1,8 @@
 """Real servers for the tests: given by URL, or started from wheels.
 
-A migrated template database is made once; every module gets a copy of its own.
+Every test process has servers of its own, so that the suite can run on all cores: a test may
+flush, stop or count what it finds. Where servers are given instead, each process has a numbered
+Redis database. A migrated template database is made once in a process; every module gets a copy.
 """
 
 import asyncio
@@ -18,6 +20,15 @@ from worker.app import migrate_database
 from worker.dev.servers import PostgresServer, ValkeyServer
 
 POOL_SIZE = 24
+SERVER_FIXTURES = {"servers", "stack", "valkey", "fragile", "lasting"}
+"""Whatever starts a server or connects to a given one."""
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests that need a server; `make test-fast` runs the others."""
+    for item in items:
+        if SERVER_FIXTURES.intersection(item.fixturenames):
+            item.add_marker("needs_servers")
 
 
 class Databases:
@@ -62,15 +73,24 @@ async def _migrate(url):
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory):
     """The URLs of a PostgreSQL and a Valkey that tests may fill and flush."""
-    given = os.environ.get("DATABASE_URL"), os.environ.get("REDIS_URL")
-    if all(given):
-        yield given
+    database_url, redis_url = os.environ.get("DATABASE_URL"), os.environ.get("REDIS_URL")
+    if database_url and redis_url:
+        yield database_url, _own_redis_database(redis_url)
         return
     directory = tmp_path_factory.mktemp("servers")
     with ExitStack() as exits:
         postgres = exits.enter_context(PostgresServer(directory / "postgres", durable=False))
         valkey = exits.enter_context(ValkeyServer(directory / "valkey", append_only=False))
         yield postgres.url, valkey.url
+
+
+def _own_redis_database(url):
+    """Return the URL of the Redis database whose number is that of this test process."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    given = make_url(url)
+    return given.set(database=str(int(given.database or 0) + number)).render_as_string(
+        hide_password=False
+    )
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,8 @@ from worker.cli.enqueue.keys import Keys
 from worker.cli.enqueue.lines import BadLine, JobLine, Line, parse_line
 from worker.execution.serializer import MALFORMED, JobReader
 
+pytestmark = pytest.mark.slow
+
 FUZZ = settings(
     max_examples=2_500,  # of four doors: 10,000 in all
     deadline=None,

@@ -15,28 +15,34 @@ from worker.maintenance.cron import ScheduleError, check, instants
 ZONES = sorted(available_timezones() - {"localtime", "Factory"})
 MINUTE = timedelta(minutes=1)
 YEARS = (1990, 2038)
+CLOCKS_KEEP_FOR = timedelta(days=5)
+"""No zone puts its clocks forward and back within so few days."""
 
 
 @cache
 def clock_changes(name):
     """Return when a zone's clocks change, in UTC."""
     zone = ZoneInfo(name)
-    found = []
     at, end = (datetime(year, 1, 1, tzinfo=UTC) for year in YEARS)
-    step = timedelta(hours=18)
+    offset = at.astimezone(zone).utcoffset()
+    found = []
     while at < end:
-        before = at.astimezone(zone).utcoffset()
-        if before != (at + step).astimezone(zone).utcoffset():
-            low, high = at, at + step
-            while high - low > timedelta(seconds=1):
-                middle = low + (high - low) // 2
-                if middle.astimezone(zone).utcoffset() == before:
-                    low = middle
-                else:
-                    high = middle
-            found.append(high.replace(microsecond=0))
-        at += step
+        at, before, low = at + CLOCKS_KEEP_FOR, offset, at
+        offset = at.astimezone(zone).utcoffset()
+        if offset != before:
+            found.append(_first_change(zone, low, at))
     return found
+
+
+def _first_change(zone, low, high):
+    before = low.astimezone(zone).utcoffset()
+    while high - low > timedelta(seconds=1):
+        middle = low + (high - low) // 2
+        if middle.astimezone(zone).utcoffset() == before:
+            low = middle
+        else:
+            high = middle
+    return high.replace(microsecond=0)
 
 
 def wall(instant, zone):

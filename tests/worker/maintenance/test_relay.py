@@ -81,7 +81,7 @@ async def test_personal_data_does_not_go_through_the_queue(relay, sessions, redi
 async def test_a_flushed_redis_gets_everything_back(relay, sessions, redis):
     ids = await accept(sessions, 3 * BATCH_MAX)
     await relay.round()
-    await redis.flushall()
+    await redis.flushdb()
 
     sent = await relay.round()
 
@@ -98,7 +98,7 @@ async def test_a_flush_in_the_middle_of_a_rebuild_is_noticed(relay, sessions, re
     async def flush_after_the_first(after):
         found = await page(after)
         if not found and not flushed:
-            flushed.append(await redis.flushall())
+            flushed.append(await redis.flushdb())
         return found
 
     monkeypatch.setattr(relay, "_page", flush_after_the_first)

@@ -40,7 +40,7 @@ async def test_a_job_that_was_sent_is_sent_again_after_a_flush(relay, sessions, 
     swept = await relay.round()
     assert (swept.jobs, swept.rebuilt) == (1, False)
 
-    await redis.flushall()
+    await redis.flushdb()
     rebuilt = await relay.round()
 
     assert (rebuilt.jobs, rebuilt.rebuilt) == (1, True)

@@ -158,6 +158,7 @@ almost_http = st.builds(
 
 
 # Ten thousand requests: two thousand examples of five.
+@pytest.mark.slow
 @settings(max_examples=2_000, deadline=None)
 @given(st.lists(almost_http | st.binary(max_size=200), min_size=5, max_size=5))
 def test_no_bytes_at_all_get_a_500_or_end_the_server(serving, requests):

@@ -44,7 +44,7 @@ async def test_five_thousand_jobs_survive_flushall(new_database_url, redis, quie
     await client.aclose()
     assert await redis.zcard("arq:queue") == JOBS
 
-    await redis.flushall()
+    await redis.flushdb()
     running = asyncio.create_task(quiet_worker.async_run())
 
     async def all_final():

@@ -21,10 +21,10 @@ DEADLINE_S = 20.0
 OWNER = """
 import json, os, sys
 from pathlib import Path
-from worker import embedded
+from worker.dev import servers
 
 name, directory, then = sys.argv[1:]
-server = getattr(embedded, name)(Path(directory))
+server = getattr(servers, name)(Path(directory))
 server.start()
 exec(then)
 print(json.dumps([server.pid, server._process._reaper.pid]), flush=True)

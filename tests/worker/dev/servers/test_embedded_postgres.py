@@ -11,6 +11,8 @@ import pytest
 from tests.worker.dev.servers.kit import DEADLINE_S, eventually, owner, sql
 from worker.dev.servers import DirectoryInUseError, PostgresServer, ServerError, processes, server
 
+pytestmark = pytest.mark.needs_servers
+
 
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:

@@ -10,6 +10,8 @@ import pytest
 from tests.worker.dev.servers.kit import eventually_gone, owner
 from worker.dev.servers import ValkeyServer
 
+pytestmark = pytest.mark.needs_servers
+
 
 @pytest.mark.parametrize("name", ["PostgresServer", "ValkeyServer"])
 def test_no_server_survives_the_kill_of_its_owner(name: str, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from worker.dev.servers import (
     processes,
 )
 
+pytestmark = pytest.mark.needs_servers
+
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root has to step down")
 
 

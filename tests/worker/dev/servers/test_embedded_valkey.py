@@ -11,6 +11,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from tests.worker.dev.servers.kit import owner
 from worker.dev.servers import DirectoryInUseError, ServerError, ValkeyServer, processes
 
+pytestmark = pytest.mark.needs_servers
+
 
 @pytest.fixture
 def valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
