@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from db.execution import Delivered
     from jobs._services import Services
     from worker.monitoring.events import Subscriber
-    from worker.monitoring.state import Condition
+    from worker.monitoring.state import WorkerState
     from worker.monitoring.tracing import Tracing
 
 ENGINE = "teller_engine"
@@ -134,7 +134,7 @@ class Options:
             *(engine, events),
             open_store=Store,
             services=services,
-            instrument=partial(_observe, health.condition, tracing),
+            instrument=partial(_observe, health.state, tracing),
             progress_of=ProgressBoard(ctx["redis"]).of,
         )
         duties: list[Duty] = [
@@ -207,15 +207,15 @@ async def _check_schema(engine: "AsyncEngine") -> None:
 
 @asynccontextmanager
 async def _observe(
-    condition: "Condition", tracing: "Tracing | None", job: "Delivered", try_number: int
+    state: "WorkerState", tracing: "Tracing | None", job: "Delivered", try_number: int
 ) -> "AsyncIterator[None]":
     """Count a run as running while it lasts and, where spans are collected, make one of it."""
-    condition.jobs_running += 1
+    state.jobs_running += 1
     try:
         async with tracing.observe(job, try_number) if tracing else nullcontext():
             yield
     finally:
-        condition.jobs_running -= 1
+        state.jobs_running -= 1
 
 
 @asynccontextmanager

@@ -9,10 +9,10 @@ from sqlalchemy import text
 
 from tests.deploy.kit import container_of, instructions, objects, the
 from tests.worker.monitoring.samples import sample_metrics
-from worker.monitoring.backlog import Census
+from worker.monitoring.backlog import BacklogMonitor
 from worker.monitoring.http.pages import Pages
-from worker.monitoring.loop_lag import Pulse
-from worker.monitoring.state import Condition
+from worker.monitoring.loop_lag import LoopLag
+from worker.monitoring.state import WorkerState
 from worker.settings import Settings
 
 KNOWN: dict[tuple[str, str], Any] = {
@@ -56,8 +56,8 @@ def test_draining_ends_before_the_pod_is_killed():
 @pytest.mark.parametrize("probe", PROBES)
 async def test_a_probe_asks_a_page_that_exists(probe, sessions):
     asked = container_of("Deployment")[probe]["httpGet"]
-    census, metrics = Census(sessions), sample_metrics()
-    pages = Pages(Condition(), Pulse(), census, metrics, {}, blocked_after_s=10.0)
+    backlog, metrics = BacklogMonitor(sessions), sample_metrics()
+    pages = Pages(WorkerState(), LoopLag(), backlog, metrics, {}, blocked_after_s=10.0)
 
     assert await pages.find(asked["path"]) is not None
     assert asked["port"] == "health"

@@ -1,9 +1,9 @@
-"""How a worker process is, over HTTP: `/livez`, `/readyz`, `/metrics`, `/status`.
+"""What a worker process shows of itself: events, logs, metrics, spans, and its health over HTTP.
 
-The event loop leaves what it knows in memory (`pulse.py`, `condition.py`, `census.py`), and a
-thread of its own answers from there (`server.py`, `pages.py`): a blocked loop cannot keep it from
-saying so, and no request ever touches a database. With several processes the supervisor answers
-for all of them (`gateway.py`).
+Nothing here imports what it watches: `worker.app` passes that in. The event loop keeps the state of
+the process in memory (`state.py`, `loop_lag.py`, `backlog.py`), and the health server answers from
+there in a thread of its own (`http/`): also while the loop is blocked, and no request reaches a
+database.
 """
 
 from worker.monitoring.health import Health

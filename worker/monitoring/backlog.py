@@ -1,6 +1,6 @@
-"""The census: what waits in the record, and who works on it. Asked now and then, told from memory.
+"""The backlog and the fleet, read from PostgreSQL now and then, and shown from memory.
 
-Every process asks for itself, so that each can answer alone; the questions are bounded.
+Every process reads for itself, so that each can answer alone; what the queries cost is bounded.
 """
 
 import time
@@ -17,23 +17,24 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 INTERVAL_S: Final = 5.0
-NOBODY_YET_S: Final = 0.5
-"""Where nobody works, most likely our own first heartbeat is on its way."""
+INTERVAL_WITHOUT_WORKERS_S: Final = 0.5
+"""Where no worker is seen, most likely this process's own first heartbeat is on its way."""
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
-    """The last answer."""
+class Snapshot:
+    """What PostgreSQL answered, and when."""
 
     backlog: Backlog
     fleet: list[Seen]
     taken_at: float
+    """In seconds of the monitor's clock."""
 
 
-class Census:
-    """A duty that keeps the last count in memory."""
+class BacklogMonitor:
+    """A background duty that keeps the last snapshot in memory."""
 
-    name = "census"
+    name = "backlog"
 
     def __init__(
         self,
@@ -42,16 +43,16 @@ class Census:
     ) -> None:
         self._sessions = sessions
         self._clock = clock
-        self.last: Count | None = None
+        self.last: Snapshot | None = None
 
     async def step(self) -> float:
-        """Count once, and return the seconds until the next count."""
+        """Take a snapshot, and return the seconds until the next."""
         async with self._sessions() as session:
             waiting = await backlog(session)
             fleet = await Workers(session).fleet(SILENCE_MAX)
-        self.last = Count(waiting, fleet, self._clock())
-        return INTERVAL_S if fleet else NOBODY_YET_S
+        self.last = Snapshot(waiting, fleet, self._clock())
+        return INTERVAL_S if fleet else INTERVAL_WITHOUT_WORKERS_S
 
     def age_s(self) -> float | None:
-        """Return how old the last count is, or None."""
+        """Return how old the last snapshot is in seconds; None before the first."""
         return None if self.last is None else self._clock() - self.last.taken_at

@@ -5,14 +5,14 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worker.monitoring.backlog import Census
+from worker.monitoring.backlog import BacklogMonitor
 from worker.monitoring.heartbeat import Heartbeat, code_version
 from worker.monitoring.http.child import child_socket
 from worker.monitoring.http.pages import Pages
 from worker.monitoring.http.server import Server
-from worker.monitoring.loop_lag import Pulse
+from worker.monitoring.loop_lag import LoopLag
 from worker.monitoring.metrics import Metrics, Process
-from worker.monitoring.state import Condition
+from worker.monitoring.state import WorkerState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -49,19 +49,19 @@ class Health:
         kinds = list(kinds)
         self._settings = settings
         self._events = events
-        self.condition = Condition(is_draining=is_draining)
-        self._pulse = Pulse()
-        self._census = Census(sessions)
-        self._heartbeat = Heartbeat(sessions, self.condition, kinds, redis_answers)
-        process = Process(settings.concurrency, self.condition, self._pulse, self._census)
+        self.state = WorkerState(is_draining=is_draining)
+        self._loop_lag = LoopLag()
+        self._backlog = BacklogMonitor(sessions)
+        self._heartbeat = Heartbeat(sessions, self.state, kinds, redis_answers)
+        process = Process(settings.concurrency, self.state, self._loop_lag, self._backlog)
         self.metrics = Metrics(kinds, code_version(), process)
         self._server: Server | None = None
         events.subscribe(self.metrics.count)
 
     @property
-    def duties(self) -> "tuple[Heartbeat, Census]":
+    def duties(self) -> "tuple[Heartbeat, BacklogMonitor]":
         """What must run beside the jobs, again and again."""
-        return (self._heartbeat, self._census)
+        return (self._heartbeat, self._backlog)
 
     @property
     def port(self) -> int | None:
@@ -70,14 +70,14 @@ class Health:
 
     def start(self) -> None:
         """Serve the pages. Call it first of all: a worker that waits for its servers is live."""
-        self._pulse.start()
+        self._loop_lag.start()
         address = self._address()
         if address is None:
             return
         pages = Pages(
-            condition=self.condition,
-            pulse=self._pulse,
-            census=self._census,
+            state=self.state,
+            loop_lag=self._loop_lag,
+            backlog=self._backlog,
             metrics=self.metrics,
             identity=self._identity(),
             blocked_after_s=self._settings.loop_blocked_max_s,
@@ -93,13 +93,13 @@ class Health:
 
     def ready(self) -> None:
         """Note that the worker takes jobs from now on."""
-        self.condition.started = True
+        self.state.started = True
 
     async def stop(self) -> None:
         """Mark this worker as stopped, and close the server."""
-        self.condition.stopped = True
+        self.state.stopped = True
         await self._heartbeat.stop()
-        self._pulse.stop()
+        self._loop_lag.stop()
         if self._server is not None:
             self._server.stop()
 

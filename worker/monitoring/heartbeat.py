@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-    from worker.monitoring.state import Condition
+    from worker.monitoring.state import WorkerState
 
 INTERVAL_S: Final = 3.0
 ANSWER_WAIT_MAX_S: Final = 2.0
@@ -45,14 +45,14 @@ class Heartbeat:
     def __init__(
         self,
         sessions: "async_sessionmaker[AsyncSession]",
-        condition: "Condition",
+        state: "WorkerState",
         kinds: "Sequence[str]",
         redis_answers: "Callable[[], Awaitable[bool]]",
         worker_id: UUID | None = None,
     ) -> None:
         self.worker_id = worker_id or uuid4()
         self._sessions = sessions
-        self._condition = condition
+        self._state = state
         self._kinds = sorted(kinds)
         self._redis_answers = redis_answers
         self._version = code_version()
@@ -64,14 +64,14 @@ class Heartbeat:
         Raises:
             Exception: PostgreSQL did not take it; the process is unready until it does.
         """
-        self._condition.redis_up = await self._redis_answers()
+        self._state.redis_up = await self._redis_answers()
         try:
             async with asyncio.timeout(ANSWER_WAIT_MAX_S):
-                await self._beat("draining" if self._condition.draining else "running")
+                await self._beat("draining" if self._state.draining else "running")
         except Exception as error:
-            self._condition.postgres_failed(diagnose(error).trouble.value)
+            self._state.postgres_failed(diagnose(error).trouble.value)
             raise
-        self._condition.postgres_answered()
+        self._state.postgres_answered()
         self._began = True
         return INTERVAL_S
 
@@ -91,8 +91,8 @@ class Heartbeat:
             version=self._version,
             kinds=self._kinds,
             state=state,
-            mode=self._condition.mode,
-            jobs_running=self._condition.jobs_running,
+            mode=self._state.mode,
+            jobs_running=self._state.jobs_running,
         )
         async with self._sessions() as session, session.begin():
             workers = Workers(session)

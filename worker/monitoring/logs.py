@@ -1,4 +1,4 @@
-"""JSON logs, one line per event; and no argument of a job in anybody's line."""
+"""JSON logs, one line per event; no line, not even one of arq's, holds a job's arguments."""
 
 import logging
 import sys
@@ -21,14 +21,14 @@ def write_event(level: int, event: str, fields: dict[str, Any]) -> None:
 
 
 def configure_logs(level: str) -> None:
-    """Write our own events to standard error from `level` up. Safe to call again."""
+    """Write events to standard error from `level` up. Safe to call again."""
     _logger.setLevel(level)
     _logger.handlers[:] = [_lines()]
     _logger.propagate = False
 
 
 def configure_all_logs(level: str) -> None:
-    """In a process of our own, write what libraries warn of as JSON as well."""
+    """Write events and every library's warnings as JSON, in a process that is Teller's alone."""
     configure_logs(level)
     others = _lines()
     others.setLevel(max(logging.WARNING, logging.getLevelName(level)))

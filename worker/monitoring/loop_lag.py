@@ -1,4 +1,4 @@
-"""The event loop's pulse: it beats while the loop turns, and a thread can tell when it stops."""
+"""How late the event loop runs: measured on it ten times a second, read from any thread."""
 
 import asyncio
 import time
@@ -9,11 +9,11 @@ if TYPE_CHECKING:
 
 INTERVAL_S: Final = 0.1
 REMEMBERED_S: Final = 15.0
-"""The worst delay of about this long is what a scrape sees."""
+"""How long the worst delay is shown, so that a scrape does not miss it."""
 
 
-class Pulse:
-    """Beats on the event loop; read from any thread."""
+class LoopLag:
+    """Measures the delay of the running event loop; read from any thread."""
 
     def __init__(self, clock: "Callable[[], float]" = time.monotonic) -> None:
         self._clock = clock
@@ -22,28 +22,29 @@ class Pulse:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Begin to beat on the running loop."""
+        """Begin to measure the running loop."""
         self._last = self._clock()
-        self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._beat)
+        self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self.tick)
 
     def stop(self) -> None:
-        """Beat no more; from here on only silence is measured."""
+        """Measure no more: from here on the loop counts as blocked."""
         if self._timer is not None:
             self._timer.cancel()
 
-    def _beat(self) -> None:
+    def tick(self) -> None:
+        """Note the time and how late it is, and have the loop call this again."""
         now = self._clock()
         delay = max(0.0, now - self._last - INTERVAL_S)
         worst, seen_at = self._worst
         if delay >= worst or now - seen_at > REMEMBERED_S:
             self._worst = (delay, now)
         self._last = now
-        self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._beat)
+        self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self.tick)
 
-    def silence_s(self) -> float:
-        """Return for how long the loop has not turned."""
+    def blocked_s(self) -> float:
+        """Return for how many seconds the loop has not run this timer."""
         return max(0.0, self._clock() - self._last)
 
-    def lag_s(self) -> float:
-        """Return the worst delay of late, the one that lasts included."""
-        return max(self._worst[0], self.silence_s() - INTERVAL_S, 0.0)
+    def worst_s(self) -> float:
+        """Return the worst recent delay in seconds, the one that lasts included."""
+        return max(self._worst[0], self.blocked_s() - INTERVAL_S, 0.0)

@@ -27,10 +27,9 @@ from prometheus_client.registry import Collector
 from worker.monitoring.events import EVENTS, Count, Observe
 
 if TYPE_CHECKING:
-    from worker.monitoring.backlog import Census
-    from worker.monitoring.backlog import Count as BacklogCount
-    from worker.monitoring.loop_lag import Pulse
-    from worker.monitoring.state import Condition
+    from worker.monitoring.backlog import BacklogMonitor, Snapshot
+    from worker.monitoring.loop_lag import LoopLag
+    from worker.monitoring.state import WorkerState
 
 # When a series began is of no use to anybody here, and doubles the page.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
@@ -113,46 +112,46 @@ class Read(Generic[Source]):
 
 PROCESS_GAUGES: Final[dict[str, Read["Process"]]] = {
     "worker_slots": Read("Jobs at a time in this process.", lambda own: own.slots),
-    "jobs_running": Read("Jobs that run in this process.", lambda own: own.condition.jobs_running),
+    "jobs_running": Read("Jobs that run in this process.", lambda own: own.state.jobs_running),
     "event_loop_lag_seconds": Read(
         "The event loop's worst recent delay, the one that lasts included.",
-        lambda own: own.pulse.lag_s(),
+        lambda own: own.loop_lag.worst_s(),
     ),
     "worker_ready": Read(
         "Whether this process can be counted on.",
-        lambda own: not own.condition.reasons_unready(),
+        lambda own: not own.state.reasons_unready(),
     ),
     "worker_draining": Read(
-        "Whether this process takes no more jobs.", lambda own: own.condition.draining
+        "Whether this process takes no more jobs.", lambda own: own.state.draining
     ),
-    "postgresql_up": Read("Whether PostgreSQL answers.", lambda own: own.condition.postgres_up),
+    "postgresql_up": Read("Whether PostgreSQL answers.", lambda own: own.state.postgres_up),
     "redis_up": Read(
-        "Whether Redis answers; without it: degraded.", lambda own: own.condition.redis_up
+        "Whether Redis answers; without it: degraded.", lambda own: own.state.redis_up
     ),
 }
 
-BACKLOG_GAUGES: Final[dict[str, Read["BacklogCount"]]] = {
-    "jobs_runnable": Read("Jobs that could run now, or do.", lambda seen: seen.backlog.runnable),
+BACKLOG_GAUGES: Final[dict[str, Read["Snapshot"]]] = {
+    "jobs_runnable": Read("Jobs that could run now, or do.", lambda last: last.backlog.runnable),
     "jobs_scheduled": Read(
-        "Jobs whose time is still to come.", lambda seen: seen.backlog.scheduled
+        "Jobs whose time is still to come.", lambda last: last.backlog.scheduled
     ),
-    "jobs_dead": Read("Dead jobs that somebody should look at.", lambda seen: seen.backlog.dead),
+    "jobs_dead": Read("Dead jobs that somebody should look at.", lambda last: last.backlog.dead),
     "jobs_oldest_runnable_age_seconds": Read(
         "How long the oldest unfinished job could have run; 0 when none waits.",
-        lambda seen: seen.backlog.oldest_runnable_age_s,
+        lambda last: last.backlog.oldest_runnable_age_s,
     ),
     "relay_lag_seconds": Read(
         "How long the oldest due job has waited to be sent to Redis.",
-        lambda seen: seen.backlog.relay_lag_s,
+        lambda last: last.backlog.relay_lag_s,
     ),
     "workers": Read(
         "Processes that take jobs, by their heartbeats.",
-        lambda seen: sum(worker.works for worker in seen.fleet),
+        lambda last: sum(worker.works for worker in last.fleet),
     ),
 }
 
 BUILD: Final = ("build", "The code that runs.")
-COUNT_AGE: Final = (
+SNAPSHOT_AGE: Final = (
     "census_age_seconds",
     "How old the gauges from PostgreSQL are; they stand still while it does not answer.",
 )
@@ -181,7 +180,7 @@ def describe_metrics() -> list[Described]:
     gauges = [(name, gauge.meaning) for name, gauge in PROCESS_GAUGES.items()]
     gauges += [(name, gauge.meaning) for name, gauge in BACKLOG_GAUGES.items()]
     read = [
-        Described(PREFIX + name, "gauge", (), meaning) for name, meaning in [*gauges, COUNT_AGE]
+        Described(PREFIX + name, "gauge", (), meaning) for name, meaning in [*gauges, SNAPSHOT_AGE]
     ]
     build = Described(f"{PREFIX}{BUILD[0]}_info", "info", ("version",), BUILD[1])
     return sorted([*counted, *read, build])
@@ -191,13 +190,13 @@ class Process(NamedTuple):
     """What the gauges of one process are read from."""
 
     slots: int
-    condition: "Condition"
-    pulse: "Pulse"
-    census: "Census"
+    state: "WorkerState"
+    loop_lag: "LoopLag"
+    backlog: "BacklogMonitor"
 
 
 class _Gauges(Collector):
-    """Reads every gauge at a scrape; a process without a count of the backlog shows none of it."""
+    """Reads every gauge at a scrape; the backlog's only once there is a snapshot."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -209,10 +208,10 @@ class _Gauges(Collector):
     def collect(self) -> Iterator[Metric]:
         """Read everything once."""
         yield from _read(PROCESS_GAUGES, self._process)
-        census = self._process.census
-        if census.last is not None:
-            yield from _read(BACKLOG_GAUGES, census.last)
-            yield _gauge(*COUNT_AGE, census.age_s() or 0.0)
+        backlog = self._process.backlog
+        if backlog.last is not None:
+            yield from _read(BACKLOG_GAUGES, backlog.last)
+            yield _gauge(*SNAPSHOT_AGE, backlog.age_s() or 0.0)
 
 
 def _read(gauges: Mapping[str, Read[Source]], source: Source) -> Iterator[Metric]:

@@ -1,4 +1,4 @@
-"""What a worker process knows of itself and of its servers, and what follows for its probes.
+"""The state of a worker process and of its servers, and whether it is ready.
 
 Written by the event loop, read by the health thread: single attributes, no locks.
 """
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 Mode = Literal["normal", "degraded"]
 
 ANSWER_FRESH_S: Final = 15.0
-"""How long an answer of PostgreSQL counts; heartbeats ask every few seconds."""
+"""How long an answer of PostgreSQL counts; there is a heartbeat every few seconds."""
 
 
 @dataclass(slots=True)
-class Condition:
-    """The state of one process."""
+class WorkerState:
+    """The state of this process."""
 
     clock: "Callable[[], float]" = time.monotonic
     started: bool = False
@@ -35,12 +35,16 @@ class Condition:
         self._trouble = None
 
     def postgres_failed(self, trouble: str) -> None:
-        """Note that it did not, in a word."""
+        """Note that PostgreSQL did not take it.
+
+        Args:
+            trouble: why, in a word: a `db.errors.Trouble`.
+        """
         self._trouble = trouble
 
     @property
     def postgres_up(self) -> bool:
-        """Whether PostgreSQL answered when it was last asked, and that was not long ago."""
+        """Whether PostgreSQL took the last heartbeat, and recently."""
         fresh = self._answered_at is not None and self.clock() - self._answered_at < ANSWER_FRESH_S
         return fresh and self._trouble is None
 
@@ -51,11 +55,11 @@ class Condition:
 
     @property
     def mode(self) -> Mode:
-        """Return `degraded` while Redis is away and jobs come from the record."""
+        """`degraded` while Redis does not answer and jobs are claimed from PostgreSQL."""
         return "normal" if self.redis_up else "degraded"
 
     def reasons_unready(self) -> list[str]:
-        """Return why this process should not be counted on; nothing means that it is ready."""
+        """Return why this process is not ready; an empty list means that it is."""
         reasons = []
         if not self.started:
             reasons.append("starting")

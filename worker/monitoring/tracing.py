@@ -27,7 +27,7 @@ SCOPE: Final = "teller.worker"
 SYSTEM: Final = "arq"
 FAILURES: Final = {"job.failed", "job.dead"}
 STEPS: Final = {"job.run_again", "job.put_back", "job.unrecorded", *FAILURES}
-TOLD: Final = {"job.finished", "job.duplicate", *STEPS}
+TRACED: Final = {"job.finished", "job.duplicate", *STEPS}
 
 
 def create_tracing(
@@ -51,7 +51,7 @@ def create_tracing(
 
 
 def _is_wanted() -> bool:
-    """Tell whether there can be a provider: somebody set one, or the environment names one."""
+    """Return whether there can be a provider: somebody set one, or the environment names one."""
     return "opentelemetry.trace" in sys.modules or any(
         name.startswith("OTEL_") for name in os.environ
     )
@@ -123,7 +123,7 @@ class Tracing:
 
     def note(self, name: str, fields: dict[str, Any]) -> None:
         """Put an event about a job into the span that is open around it."""
-        if name not in TOLD:
+        if name not in TRACED:
             return
         from opentelemetry import trace
         from opentelemetry.trace import Status, StatusCode

@@ -145,7 +145,7 @@ async def _fetch(socket: Path, path: str) -> tuple[int, bytes]:
 
 
 def merged(answers: list[Answer]) -> bytes:
-    """Return the metrics of all children, told apart by the label `process`."""
+    """Return the metrics of all children, distinguished by the label `process`."""
     families: dict[str, Metric] = {}
     for answer in answers:
         if answer.status != OK:

@@ -1,4 +1,4 @@
-"""Every process tells that it is there, and learns whether the record answers."""
+"""Every process has a fresh row in `workers`, and finds out whether its servers answer."""
 
 from datetime import timedelta
 
@@ -7,9 +7,9 @@ from sqlalchemy import text
 
 from db.engine import create_engine, create_sessions
 from db.workers import Workers
-from worker.monitoring.backlog import Census
+from worker.monitoring.backlog import BacklogMonitor
 from worker.monitoring.heartbeat import INTERVAL_S, SILENCE_MAX, Heartbeat, code_version
-from worker.monitoring.state import Condition
+from worker.monitoring.state import WorkerState
 
 KINDS = ["transfer_funds", "create_user"]
 
@@ -35,13 +35,13 @@ def redis_state():
 
 
 @pytest.fixture
-def condition():
-    return Condition(started=True)
+def state():
+    return WorkerState(started=True)
 
 
 @pytest.fixture
-def heartbeat(sessions, condition, redis_state):
-    return Heartbeat(sessions, condition, KINDS, redis_state.answers)
+def heartbeat(sessions, state, redis_state):
+    return Heartbeat(sessions, state, KINDS, redis_state.answers)
 
 
 async def fleet(sessions):
@@ -60,9 +60,9 @@ async def age(sessions, worker_id, by):
         )
 
 
-async def test_a_beat_is_one_row_with_version_and_kinds(heartbeat, sessions, condition):
+async def test_a_beat_is_one_row_with_version_and_kinds(heartbeat, sessions, state):
     assert await heartbeat.step() == INTERVAL_S
-    condition.jobs_running = 3
+    state.jobs_running = 3
     await heartbeat.step()
 
     [seen] = await fleet(sessions)
@@ -75,18 +75,18 @@ async def test_a_beat_is_one_row_with_version_and_kinds(heartbeat, sessions, con
     assert seen.seen_at > seen.started_at
 
 
-async def test_it_tells_that_it_drains_and_that_redis_is_away(
-    heartbeat, sessions, condition, redis_state
+async def test_a_beat_shows_that_it_drains_and_that_redis_does_not_answer(
+    heartbeat, sessions, state, redis_state
 ):
     redis_state.up = False
-    condition.is_draining = lambda: True
+    state.is_draining = lambda: True
     await heartbeat.step()
 
     [seen] = await fleet(sessions)
     assert (seen.state, seen.mode, seen.works) == ("draining", "degraded", False)
 
 
-async def test_a_good_end_is_told(heartbeat, sessions):
+async def test_a_worker_that_stops_is_marked_as_stopped(heartbeat, sessions):
     await heartbeat.step()
     await heartbeat.stop()
 
@@ -94,11 +94,11 @@ async def test_a_good_end_is_told(heartbeat, sessions):
     assert (seen.state, seen.works) == ("stopped", False)
 
 
-async def test_one_that_is_silent_is_taken_for_dead_and_later_forgotten(
-    heartbeat, sessions, condition, redis_state
+async def test_a_worker_without_a_heartbeat_counts_as_dead_and_is_later_deleted(
+    heartbeat, sessions, state, redis_state
 ):
     await heartbeat.step()
-    other = Heartbeat(sessions, condition, KINDS, redis_state.answers)
+    other = Heartbeat(sessions, state, KINDS, redis_state.answers)
     await other.step()
 
     await age(sessions, other.worker_id, SILENCE_MAX + timedelta(seconds=1))
@@ -110,29 +110,29 @@ async def test_one_that_is_silent_is_taken_for_dead_and_later_forgotten(
     assert [seen.id for seen in await fleet(sessions)] == [heartbeat.worker_id]
 
 
-async def test_a_postgresql_that_is_away_makes_the_process_unready_until_it_is_back(
-    heartbeat, condition, redis_state, unused_tcp_port
+async def test_without_postgresql_the_process_is_unready_until_it_answers_again(
+    heartbeat, state, redis_state, unused_tcp_port
 ):
     engine = create_engine(
         f"postgresql://postgres@127.0.0.1:{unused_tcp_port}/x", pool_size=1, application_name="t"
     )
-    lost = Heartbeat(create_sessions(engine), condition, KINDS, redis_state.answers)
+    lost = Heartbeat(create_sessions(engine), state, KINDS, redis_state.answers)
     with pytest.raises(OSError, match=r"."):
         await lost.step()
     await engine.dispose()
-    assert condition.reasons_unready() == ["postgresql connection"]
+    assert state.reasons_unready() == ["postgresql connection"]
 
     await heartbeat.step()
-    assert condition.reasons_unready() == []
+    assert state.reasons_unready() == []
 
 
-async def test_the_last_word_of_a_process_whose_database_is_gone_is_not_waited_for(
-    condition, redis_state, unused_tcp_port
+async def test_a_stop_does_not_wait_for_a_postgresql_that_is_gone(
+    state, redis_state, unused_tcp_port
 ):
     engine = create_engine(
         f"postgresql://postgres@127.0.0.1:{unused_tcp_port}/x", pool_size=1, application_name="t"
     )
-    await Heartbeat(create_sessions(engine), condition, KINDS, redis_state.answers).stop()
+    await Heartbeat(create_sessions(engine), state, KINDS, redis_state.answers).stop()
     await engine.dispose()
 
 
@@ -152,21 +152,21 @@ async def add(sessions, state, *, due, age=timedelta(), rung=False, count=1):
         )
 
 
-async def counted(sessions):
-    census = Census(sessions)
-    await census.step()
-    assert census.last is not None
-    return census.last.backlog
+async def backlog_of(sessions):
+    monitor = BacklogMonitor(sessions)
+    await monitor.step()
+    assert monitor.last is not None
+    return monitor.last.backlog
 
 
-async def test_the_census_counts_what_waits_and_for_how_long(sessions):
+async def test_the_backlog_is_how_much_waits_and_for_how_long(sessions):
     minute = timedelta(minutes=1)
     await add(sessions, "queued", due=-minute, age=minute, rung=True, count=3)
     await add(sessions, "queued", due=-minute / 2, age=minute / 2)
     await add(sessions, "queued", due=minute, count=2)
     await add(sessions, "dead", due=-minute)
     await add(sessions, "completed", due=-minute)
-    waiting = await counted(sessions)
+    waiting = await backlog_of(sessions)
 
     assert (waiting.runnable, waiting.scheduled, waiting.dead) == (4, 2, 1)
     assert 60 <= waiting.oldest_runnable_age_s < 90
@@ -175,6 +175,6 @@ async def test_the_census_counts_what_waits_and_for_how_long(sessions):
 
 async def test_where_nothing_waits_every_age_is_zero(sessions):
     await add(sessions, "queued", due=timedelta(minutes=1))
-    waiting = await counted(sessions)
+    waiting = await backlog_of(sessions)
 
     assert (waiting.oldest_runnable_age_s, waiting.relay_lag_s) == (0, 0)

@@ -158,7 +158,7 @@ def check(environment, *options, directory=PROJECT):
     return done.returncode, done.stdout + done.stderr, time.monotonic() - started
 
 
-async def test_a_loop_that_computes_turns_not_live_and_recovers(environment):
+async def test_a_blocked_event_loop_is_not_live_and_recovers(environment):
     with process(environment, "-c", BLOCKABLE) as worker:
         await until(environment, "/readyz", is_ready)
         assert check(environment, "--live")[0] == 0
@@ -185,15 +185,18 @@ async def test_without_redis_it_is_degraded_and_not_dead(environment, proxy):
         await until(environment, "/readyz", lambda _, said: said.get("mode") == "normal")
 
 
-async def test_a_draining_worker_is_live_and_not_ready_and_says_goodbye(environment, sessions):
-    wish = '{"username": "drain", "email": "drain@example.com", "currencies": ["EUR"]}'
+async def test_a_draining_worker_is_live_and_not_ready_and_is_marked_as_stopped(
+    environment, sessions
+):
+    payload = '{"username": "drain", "email": "drain@example.com", "currencies": ["EUR"]}'
     with process(environment, "-m", "worker", "run") as worker:
         await until(environment, "/readyz", is_ready)
         async with sessions() as blocker, blocker.begin():
             await blocker.execute(text("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"))
             async with sessions() as session, session.begin():
                 await session.execute(
-                    text("SELECT enqueue_job('create_user', CAST(:wish AS jsonb))"), {"wish": wish}
+                    text("SELECT enqueue_job('create_user', CAST(:payload AS jsonb))"),
+                    {"payload": payload},
                 )
             await until(
                 environment,

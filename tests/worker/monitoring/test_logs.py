@@ -30,7 +30,7 @@ SECRETS = ("wilhelmina", "quux", "example.com", "swordfish")
 WAIT_S = 30
 
 
-def wish(**changes):
+def payload_of(**changes):
     return {"username": NAME, "email": EMAIL, "currencies": ["EUR"]} | changes
 
 
@@ -51,15 +51,15 @@ async def misusing(self, *, username, email):
 
 
 FAILURES = {
-    "a handler that quotes": (quoting, wish(), {}),
-    "a violated constraint": (violating, wish(), {}),
-    "a statement that is wrong": (misusing, wish(), {}),
-    "an address that is none": (None, wish(email="swordfish@"), {}),
-    "a field too many": (None, wish(password="swordfish"), {}),
-    "a field of another type": (None, wish(currencies="swordfish"), {}),
-    "an argument by name": (None, wish(), {"password": "swordfish"}),
-    "a payload that is too large": (None, wish(username="swordfish" * 20_000), {}),
-    "a character that jsonb refuses": (None, wish(username="quux\x00"), {}),
+    "a handler that quotes": (quoting, payload_of(), {}),
+    "a violated constraint": (violating, payload_of(), {}),
+    "a statement that is wrong": (misusing, payload_of(), {}),
+    "an address that is none": (None, payload_of(email="swordfish@"), {}),
+    "a field too many": (None, payload_of(password="swordfish"), {}),
+    "a field of another type": (None, payload_of(currencies="swordfish"), {}),
+    "an argument by name": (None, payload_of(), {"password": "swordfish"}),
+    "a payload that is too large": (None, payload_of(username="swordfish" * 20_000), {}),
+    "a character that jsonb refuses": (None, payload_of(username="quux\x00"), {}),
 }
 
 
@@ -130,7 +130,7 @@ async def test_nor_in_the_logs_of_arqs_own_loop(
     monkeypatch.setattr(Users, "create", quoting)
     for _, payload, named in FAILURES.values():
         await client.enqueue_job("create_user", payload, **named)
-    await client.enqueue_job("create_usr", wish())
+    await client.enqueue_job("create_usr", payload_of())
     options: dict[str, Any] = get_kwargs(Options(Settings()))  # type: ignore[arg-type]  # reads vars
     worker = Worker(**options | {"handle_signals": False, "poll_delay": 0.01})
     running = asyncio.create_task(worker.async_run())
@@ -152,7 +152,9 @@ async def test_a_line_is_one_event_of_the_table_in_json(
 ):
     async with working(database_url, redis_url):
         name = uuid.uuid4().hex
-        await client.enqueue_job("create_user", wish(username=name, email=f"{name}@example.org"))
+        await client.enqueue_job(
+            "create_user", payload_of(username=name, email=f"{name}@example.org")
+        )
         await settled(sessions, 1)
 
     lines = [json.loads(line) for line in printed.getvalue().splitlines() if line.startswith("{")]

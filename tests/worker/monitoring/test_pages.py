@@ -1,5 +1,6 @@
-"""What the probes say follows from what the process knows, and from nothing else."""
+"""The pages of one process are made of its state, and of nothing else."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -9,10 +10,10 @@ import pytest
 from db.backlog import Backlog
 from db.workers import Seen
 from tests.worker.monitoring.samples import sample_metrics
-from worker.monitoring.backlog import Census, Count
+from worker.monitoring.backlog import BacklogMonitor, Snapshot
 from worker.monitoring.http.pages import Pages
-from worker.monitoring.loop_lag import INTERVAL_S, Pulse
-from worker.monitoring.state import ANSWER_FRESH_S, Condition
+from worker.monitoring.loop_lag import INTERVAL_S, LoopLag
+from worker.monitoring.state import ANSWER_FRESH_S, WorkerState
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -30,18 +31,18 @@ def clock():
 
 
 @pytest.fixture
-def condition(clock):
-    condition = Condition(clock=clock, started=True)
-    condition.postgres_answered()
-    return condition
+def state(clock):
+    state = WorkerState(clock=clock, started=True)
+    state.postgres_answered()
+    return state
 
 
 @pytest.fixture
-def pages(clock, condition, sessions):
+def pages(clock, state, sessions):
     return Pages(
-        condition=condition,
-        pulse=Pulse(clock),
-        census=Census(sessions, clock),
+        state=state,
+        loop_lag=LoopLag(clock),
+        backlog=BacklogMonitor(sessions, clock),
         metrics=sample_metrics(),
         identity={"pid": 1},
         blocked_after_s=10.0,
@@ -56,9 +57,9 @@ def seen(*, mode="normal", state="running", silent=False):
     return Seen(uuid4(), "host", 1, "1.0", ["a"], state, mode, 0, NOW, NOW, silent)
 
 
-async def test_a_process_that_turns_is_live_whatever_its_servers_do(pages, condition):
-    condition.postgres_failed("connection")
-    condition.redis_up = False
+async def test_a_process_that_runs_is_live_whatever_its_servers_do(pages, state):
+    state.postgres_failed("connection")
+    state.redis_up = False
 
     assert content(await pages.find("/livez")) == (200, {"live": True})
 
@@ -75,29 +76,29 @@ async def test_a_loop_that_stands_still_is_not_live_and_not_ready(pages, clock):
     assert "event loop blocked" in answer["reasons"]
 
 
-async def test_ready_means_started_not_draining_and_a_postgresql_that_answers(pages, condition):
+async def test_ready_means_started_not_draining_and_a_postgresql_that_answers(pages, state):
     assert content(await pages.find("/readyz")) == (
         200,
         {"ready": True, "mode": "normal", "reasons": []},
     )
 
-    condition.started = False
+    state.started = False
     assert content(pages.readyz())[1]["reasons"] == ["starting"]
-    condition.started = True
-    condition.is_draining = lambda: True
+    state.started = True
+    state.is_draining = lambda: True
     assert content(pages.readyz())[1]["reasons"] == ["draining"]
-    condition.is_draining = lambda: False
-    condition.postgres_failed("connection")
+    state.is_draining = lambda: False
+    state.postgres_failed("connection")
     assert content(pages.readyz()) == (
         503,
         {"ready": False, "mode": "normal", "reasons": ["postgresql connection"]},
     )
-    condition.postgres_answered()
+    state.postgres_answered()
     assert pages.readyz().status == 200
 
 
-async def test_without_redis_it_is_ready_and_says_that_it_is_degraded(pages, condition):
-    condition.redis_up = False
+async def test_without_redis_it_is_ready_and_says_that_it_is_degraded(pages, state):
+    state.redis_up = False
 
     assert content(await pages.find("/readyz")) == (
         200,
@@ -105,10 +106,11 @@ async def test_without_redis_it_is_ready_and_says_that_it_is_degraded(pages, con
     )
 
 
-async def test_an_answer_of_postgresql_does_not_count_for_ever(pages, clock):
-    pages.pulse._last = clock.now = clock.now + ANSWER_FRESH_S + 1
+async def test_an_answer_of_postgresql_does_not_count_forever(pages, clock):
+    clock.now += ANSWER_FRESH_S + 1
+    patient = replace(pages, blocked_after_s=60.0)
 
-    assert content(pages.readyz())[1]["reasons"] == ["postgresql has not answered for long"]
+    assert content(patient.readyz())[1]["reasons"] == ["postgresql has not answered for long"]
 
 
 @pytest.mark.parametrize(
@@ -123,11 +125,11 @@ async def test_an_answer_of_postgresql_does_not_count_for_ever(pages, clock):
     ids=["healthy", "one degraded", "no redis", "all gone", "stale"],
 )
 async def test_status_says_in_a_word_how_the_service_is(
-    pages, condition, clock, fleet, redis_up, age_s, verdict
+    pages, state, clock, fleet, redis_up, age_s, verdict
 ):
-    pages.census.last = Count(Backlog(3, 2, 1, 4.5, 0.5), fleet, clock.now)
+    pages.backlog.last = Snapshot(Backlog(3, 2, 1, 4.5, 0.5), fleet, clock.now)
     clock.now += age_s
-    condition.redis_up = redis_up
+    state.redis_up = redis_up
 
     status, answer = content(await pages.find("/status"))
 
@@ -137,7 +139,7 @@ async def test_status_says_in_a_word_how_the_service_is(
     assert len(answer["fleet"]) == len(fleet)
 
 
-async def test_status_answers_before_anything_was_counted(pages):
+async def test_status_answers_before_the_first_snapshot(pages):
     status, answer = content(await pages.find("/status"))
 
     assert (status, answer["service"], answer["backlog"]) == (200, "unknown", None)
@@ -148,15 +150,15 @@ async def test_there_are_no_other_pages(pages):
     assert await pages.find("/livez/") is None
 
 
-async def test_the_pulse_remembers_its_worst_delay_for_a_while(clock):
-    pulse = Pulse(clock)
-    pulse.start()
+async def test_the_worst_delay_of_the_loop_is_remembered_for_a_while(clock):
+    loop_lag = LoopLag(clock)
+    loop_lag.start()
     clock.now += INTERVAL_S + 2.0
-    pulse._beat()
+    loop_lag.tick()
     clock.now += INTERVAL_S
-    pulse._beat()
-    assert pulse.lag_s() == pytest.approx(2.0)
-    assert pulse.silence_s() == 0.0
+    loop_lag.tick()
+    assert loop_lag.worst_s() == pytest.approx(2.0)
+    assert loop_lag.blocked_s() == 0.0
     clock.now += 60.0
-    assert pulse.lag_s() == pytest.approx(60.0 - INTERVAL_S)
-    pulse.stop()
+    assert loop_lag.worst_s() == pytest.approx(60.0 - INTERVAL_S)
+    loop_lag.stop()

@@ -32,17 +32,18 @@ def emitted():
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory, emitted):
     events = Events(lambda name, fields: emitted.append((name, fields)))
-    server = Server(Site(), tmp_path_factory.mktemp("s") / "s", events)
+    path = tmp_path_factory.mktemp("s") / "s"
+    server = Server(Site(), path, events)
     server.start()
-    yield server
+    yield path
     server.stop()
 
 
-def exchange(server, request):
-    """Send bytes, and return every byte of the answer."""
+def exchange(path, request):
+    """Send bytes to a server's socket, and return every byte of the answer."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(WAIT_S)
-        connection.connect(str(server._address))
+        connection.connect(str(path))
         try:
             connection.sendall(request)
             connection.shutdown(socket.SHUT_WR)
@@ -103,11 +104,11 @@ def test_a_page_that_fails_ends_its_own_connection_alone_and_is_reported(serving
     assert status(exchange(serving, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")) == 200
 
 
-def test_a_client_that_dawdles_is_cut_off(serving, monkeypatch):
+def test_a_slow_client_is_cut_off(serving, monkeypatch):
     monkeypatch.setattr(server_module, "REQUEST_TIME_MAX_S", 0.2)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(WAIT_S)
-        connection.connect(str(serving._address))
+        connection.connect(str(serving))
         connection.sendall(b"GET /livez HT")
         assert connection.recv(100) == b""
 
@@ -117,7 +118,7 @@ def test_many_idle_clients_cannot_keep_it_from_answering_for_long(serving, monke
     idle = []
     for _ in range(CONNECTIONS_MAX + 10):
         connection = socket.socket(socket.AF_UNIX)
-        connection.connect(str(serving._address))
+        connection.connect(str(serving))
         idle.append(connection)
     deadline = time.monotonic() + WAIT_S
     answer = b""
@@ -178,7 +179,7 @@ def test_a_taken_port_is_an_error_at_once():
             Server(Site(), taken.getsockname(), Events()).start()
 
 
-def test_it_serves_on_a_port_that_it_tells_until_it_is_stopped():
+def test_it_serves_on_the_port_that_it_shows_until_it_is_stopped():
     server = Server(Site(), ("127.0.0.1", 0), Events())
     server.start()
     with socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S) as connection:

@@ -8,14 +8,14 @@ import orjson
 from worker.monitoring.metrics import CONTENT_TYPE
 
 if TYPE_CHECKING:
-    from worker.monitoring.backlog import Census
-    from worker.monitoring.loop_lag import Pulse
+    from worker.monitoring.backlog import BacklogMonitor
+    from worker.monitoring.loop_lag import LoopLag
     from worker.monitoring.metrics import Metrics
-    from worker.monitoring.state import Condition
+    from worker.monitoring.state import WorkerState
 
 OK: Final = 200
 UNAVAILABLE: Final = 503
-COUNT_FRESH_S: Final = 30.0
+SNAPSHOT_FRESH_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,11 @@ def json_page(status: int, content: dict[str, Any]) -> Page:
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """What one process answers."""
+    """The site of one process."""
 
-    condition: "Condition"
-    pulse: "Pulse"
-    census: "Census"
+    state: "WorkerState"
+    loop_lag: "LoopLag"
+    backlog: "BacklogMonitor"
     metrics: "Metrics"
     identity: dict[str, Any]
     blocked_after_s: float
@@ -58,50 +58,53 @@ class Pages:
         return None
 
     def livez(self) -> Page:
-        """Tell whether this process turns. No server has a say in it: they are not its fault."""
-        silence_s = round(self.pulse.silence_s(), 3)
-        if silence_s > self.blocked_after_s:
-            return json_page(UNAVAILABLE, {"live": False, "event_loop_blocked_s": silence_s})
+        """Return 200 while the event loop runs.
+
+        It ignores PostgreSQL and Redis: restarting this process would not bring them back.
+        """
+        blocked_s = round(self.loop_lag.blocked_s(), 3)
+        if blocked_s > self.blocked_after_s:
+            return json_page(UNAVAILABLE, {"live": False, "event_loop_blocked_s": blocked_s})
         return json_page(OK, {"live": True})
 
     def readyz(self) -> Page:
-        """Tell whether this process can be counted on, and in which mode."""
-        reasons = self.condition.reasons_unready()
-        if self.pulse.silence_s() > self.blocked_after_s:
+        """Return 200 while this process is ready, with its mode, else 503 with the reasons."""
+        reasons = self.state.reasons_unready()
+        if self.loop_lag.blocked_s() > self.blocked_after_s:
             reasons.append("event loop blocked")
         ready = not reasons
-        content = {"ready": ready, "mode": self.condition.mode, "reasons": reasons}
+        content = {"ready": ready, "mode": self.state.mode, "reasons": reasons}
         return json_page(OK if ready else UNAVAILABLE, content)
 
     def status(self) -> dict[str, Any]:
-        """Return all that this process knows, of itself, the backlog and the fleet."""
-        condition, count, age_s = self.condition, self.census.last, self.census.age_s()
+        """Return everything known: about this process, the backlog and the fleet."""
+        state, snapshot, age_s = self.state, self.backlog.last, self.backlog.age_s()
         return {
-            "service": self._verdict(),
+            "service": self._service(),
             "process": {
                 **self.identity,
-                "ready": not condition.reasons_unready(),
-                "reasons": condition.reasons_unready(),
-                "mode": condition.mode,
-                "draining": condition.draining,
-                "jobs_running": condition.jobs_running,
-                "postgresql_up": condition.postgres_up,
-                "redis_up": condition.redis_up,
-                "event_loop_lag_s": round(self.pulse.lag_s(), 3),
+                "ready": not state.reasons_unready(),
+                "reasons": state.reasons_unready(),
+                "mode": state.mode,
+                "draining": state.draining,
+                "jobs_running": state.jobs_running,
+                "postgresql_up": state.postgres_up,
+                "redis_up": state.redis_up,
+                "event_loop_lag_s": round(self.loop_lag.worst_s(), 3),
             },
             "counted_s_ago": None if age_s is None else round(age_s, 1),
-            "backlog": None if count is None else asdict(count.backlog),
-            "fleet": None if count is None else [asdict(worker) for worker in count.fleet],
+            "backlog": None if snapshot is None else asdict(snapshot.backlog),
+            "fleet": None if snapshot is None else [asdict(worker) for worker in snapshot.fleet],
         }
 
-    def _verdict(self) -> str:
+    def _service(self) -> str:
         """Return the service's state in a word."""
-        count, age_s = self.census.last, self.census.age_s()
-        if not self.condition.postgres_up or count is None or (age_s or 0.0) > COUNT_FRESH_S:
+        snapshot, age_s = self.backlog.last, self.backlog.age_s()
+        if not self.state.postgres_up or snapshot is None or (age_s or 0.0) > SNAPSHOT_FRESH_S:
             return "unknown"
-        working = [worker for worker in count.fleet if worker.works]
+        working = [worker for worker in snapshot.fleet if worker.works]
         if not working:
             return "no_workers"
-        if not self.condition.redis_up or any(worker.mode != "normal" for worker in working):
+        if not self.state.redis_up or any(worker.mode != "normal" for worker in working):
             return "degraded"
         return "healthy"

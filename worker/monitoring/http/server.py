@@ -1,7 +1,7 @@
 """A small HTTP server in a thread of its own: bounded in bytes, in time, and in connections.
 
-h11 reads the request; only its first line matters. One request, one answer, and the connection is
-closed. Whatever comes in, the thread goes on.
+h11 parses the request, of which only the first line matters. One request, one answer, and the
+connection is closed. Nothing that a client sends, and no page that fails, ends the thread.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 REQUEST_BYTES_MAX: Final = 8_192
 REQUEST_TIME_MAX_S: Final = 5.0
 LINGER_MAX_S: Final = 0.2
-LAST_TURN_S: Final = 0.01
+CLOSE_DELAY_S: Final = 0.01
 CONNECTIONS_MAX: Final = 64
 START_WAIT_S: Final = 5.0
 STOP_WAIT_S: Final = 2.0
@@ -31,7 +31,7 @@ BAD: Final = HTTPStatus.BAD_REQUEST
 
 
 class Site(Protocol):
-    """Whoever has the pages."""
+    """Has the pages that a server serves."""
 
     async def find(self, path: str) -> Page | None:
         """Return the page at a path, or None."""
@@ -52,22 +52,22 @@ class Server:
         self._address = address
         self._events = events
         self._connections = 0
-        self._decided = threading.Event()
+        self._started = threading.Event()
         self._failure: OSError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._thread = threading.Thread(target=self._run, name="health", daemon=True)
         self.port = 0
-        """Where it serves, once started."""
+        """The TCP port it serves on, once started; stays 0 for a Unix socket."""
 
     def start(self) -> None:
         """Begin to serve.
 
         Raises:
-            OSError: the address is taken, or not ours.
+            OSError: the address is taken, or not this machine's.
         """
         self._thread.start()
-        self._decided.wait(START_WAIT_S)
+        self._started.wait(START_WAIT_S)
         if self._failure is not None:
             raise self._failure
 
@@ -92,14 +92,14 @@ class Server:
             self._failure = error
             return
         finally:
-            self._decided.set()
+            self._started.set()
         async with server:
             await self._stopping.wait()
             # asyncio leaks a connection whose server closes between its accept and its beginning,
             # and one that is cancelled before it has begun. So: accept no more, then let them run.
             for listening in server.sockets:
                 self._loop.remove_reader(listening.fileno())
-            await asyncio.sleep(LAST_TURN_S)
+            await asyncio.sleep(CLOSE_DELAY_S)
 
     async def _listen(self) -> asyncio.Server:
         if not isinstance(self._address, tuple):
@@ -118,7 +118,7 @@ class Server:
                 async with asyncio.timeout(REQUEST_TIME_MAX_S):
                     await self._exchange(reader, writer)
         except (TimeoutError, ConnectionError):
-            pass  # a client that is slow or gone gets no answer
+            pass  # a client that is slow, or has gone, gets no answer
         except Exception as error:  # noqa: BLE001 - no request may end the probes
             self._events.emit("health.request_failed", error=type(error).__name__)
         finally:
@@ -149,7 +149,7 @@ class Server:
 
 
 async def _read(reader: asyncio.StreamReader) -> h11.Request | None:
-    """Return the request, or None where the client goes without having made one.
+    """Return the request, or None where the client closes without having sent one.
 
     Raises:
         h11.RemoteProtocolError: it is not HTTP, or longer than it may be.
@@ -165,7 +165,7 @@ async def _read(reader: asyncio.StreamReader) -> h11.Request | None:
 
 
 async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Take what is still being sent: else the client may see a reset instead of the answer."""
+    """Read what is still being sent: else the client may see a reset instead of the answer."""
     writer.write_eof()
     with suppress(TimeoutError):
         async with asyncio.timeout(LINGER_MAX_S):
