@@ -8,6 +8,7 @@ from ._client.answers import Progress, Status
 from ._client.client import Client
 from ._client.handle import Handle
 from ._client.request import Request
+from ._context import Context
 from ._decisions import Cancel, Rejected, Snooze
 from ._errors import (
     ClientError,
@@ -21,9 +22,9 @@ from ._errors import (
     ResultTimeoutError,
     UnknownKindError,
 )
-from ._job import Context, Job, Payload, Policy, Result, job
-from ._parse import parse_payload
-from ._registry import RegistryError, registry
+from ._job import Job, Policy, job
+from ._payload import Payload, Result
+from ._registry import RegistryError, parse_payload, registry
 from ._schedule import Cron, Every, Schedule
 
 __all__ = [

@@ -6,10 +6,17 @@ from pkgutil import iter_modules
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
+
+from ._errors import InvalidPayloadError, UnknownKindError
 from ._job import Job
+from ._payload import validation_message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from ._payload import Payload
 
 
 class RegistryError(Exception):
@@ -39,6 +46,27 @@ def may_be_personal(kind: str) -> bool:
     """Return whether a payload of this kind may be personal; one of an unknown kind may be."""
     job = registry().get(kind)
     return job is None or job.payload.is_personal()
+
+
+def parse_payload(kind: str, raw: object) -> "Payload":
+    """Return the payload of `kind` that these JSON values make.
+
+    Raises:
+        UnknownKindError: there is no such kind.
+        InvalidPayloadError: they do not fit it; the message names the fields, never their values.
+    """
+    job = registry().get(kind)
+    if job is None:
+        raise UnknownKindError(
+            f"unknown job kind {kind[:100]!r}; known kinds: {', '.join(registry())}"
+        )
+    try:
+        return job.payload.from_wire(raw)
+    except ValidationError as error:
+        message = f"invalid payload for {kind}: {validation_message(error)}"
+        raise InvalidPayloadError(message) from None
+    except (PydanticSerializationError, ValueError) as error:
+        raise InvalidPayloadError(f"invalid payload for {kind}: not JSON ({error})") from None
 
 
 def _job_in(module_name: str) -> Job:

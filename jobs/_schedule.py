@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._job import Payload
+    from ._payload import Payload
 
 Missed = Literal["skip", "once", "all"]
 
@@ -71,7 +71,7 @@ class Schedule:
     """One row of the timetable.
 
     Args:
-        name: stable for ever; with the time it is the key of each occurrence.
+        name: stable forever; with the time it is the key of each occurrence.
         when: `Cron(…)` or `Every(…)`.
         payload: what each run gets, or a function of its time (in the schedule's own zone).
         missed: what becomes of runs that no worker was there to start. `skip`: nothing. `once`:

@@ -8,9 +8,9 @@ from pydantic import Field, PostgresDsn, RedisDsn, ValidationError, model_valida
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from db.engine import TRANSACTION_TIMEOUT_MS
+from jobs._payload import validation_message
 from jobs._wire import JOB_PREFIX, QUEUE
 from worker.errors import StartupError
-from worker.execution.failures import validation_message
 
 ENV_FILE: Final = ".env"
 DUTY_CONNECTIONS: Final = 4

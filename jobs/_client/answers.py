@@ -7,7 +7,7 @@ from pydantic_core import from_json
 
 from .._decisions import Cancel, Rejected
 from .._errors import JobDeadError, KeyConflictError
-from .._job import Result
+from .._payload import Result
 from .._registry import registry
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
-    from .._job import Payload
+    from .._payload import Payload
     from .request import CheckedRequest
 
 

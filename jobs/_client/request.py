@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from .._errors import InvalidKeyError, InvalidTimeError
-from .._parse import payload_json
+from .._payload import payload_json
 
 if TYPE_CHECKING:
-    from .._job import Payload
+    from .._payload import Payload
 
 KEY_CHARACTERS_MAX: Final = 200
 YEAR_MIN: Final = 1970

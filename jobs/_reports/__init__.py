@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from db.bank.reports import Reports as Books
     from db.bank.reports import Sink, Statement, TransferVolume, TrialBalance
-    from jobs._job import ShowProgress
+    from jobs._progress import ShowProgress
     from jobs._reports.document import Document, Format
 
     Content = Statement | TrialBalance | TransferVolume

@@ -15,19 +15,19 @@ from rich.progress import Progress as Bar
 from db.execution import Delivered
 from db.store import Store
 from jobs import registry
+from jobs._payload import validation_message
 from worker.app import open_services
 from worker.cli._connections import open_connections
 from worker.cli._options import UsageError, command_line
 from worker.execution.delivery import Delivery, with_payload
 from worker.execution.executor import Executor
-from worker.execution.failures import validation_message
 from worker.execution.outcome import Finished, Later
 from worker.monitoring.events import Events
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-    from jobs._job import ShowProgress
+    from jobs._progress import ShowProgress
 
 app = command_line()
 

@@ -1,6 +1,5 @@
 """A job as arq hands it over, and the identity it has in the record."""
 
-import re
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -8,17 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from db.execution import Delivered
+from jobs._payload import PAYLOAD_BYTES_MAX, has_nul
 from jobs._wire import job_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-PAYLOAD_BYTES_MAX: Final = 65_536
 PAYLOAD_KEPT_BYTES_MAX: Final = 16 * 1024 * 1024
-
-# jsonb cannot hold the character U+0000. An even number of backslashes before it is an escaped one.
-_NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +77,7 @@ def _keepable(raw: object) -> tuple[str, str | None]:
     """Return a payload as JSON that the record can keep, and what is wrong with it."""
     written = orjson.dumps(raw)
     text, size, fault = written.decode(), len(written), None
-    if _NUL.search(text):
+    if has_nul(text):
         fault = "the payload contains the character U+0000"
         written = orjson.dumps({"text": text})
         text, size = written.decode(), len(written)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from db.engine import ONE_MOMENT
 from jobs import Context, registry
+from jobs._payload import validation_message
 from worker.execution import failures
 from worker.execution.executor import call_handler
 from worker.execution.outcome import Finished, Later, outcome_of
@@ -54,7 +55,7 @@ async def dry_run(
     try:
         payload = job.payload.from_wire(row.payload)
     except ValidationError as error:
-        return Preview("failed", {"InvalidPayload": failures.validation_message(error)})
+        return Preview("failed", {"InvalidPayload": validation_message(error)})
     try:
         async with sessions() as session:
             context = Context(

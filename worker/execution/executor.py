@@ -21,7 +21,8 @@ from db.engine import ONE_MOMENT, create_sessions
 from db.execution import Failure, Record
 from db.transaction import OwnTransaction
 from jobs import Context
-from jobs._job import show_nobody
+from jobs._payload import validation_message
+from jobs._progress import show_nobody
 from jobs._wire import job_id_of
 from worker.execution import failures
 from worker.execution.commit import CommitWindow, shielded_commit
@@ -57,8 +58,8 @@ if TYPE_CHECKING:
 
     from db.execution import Delivered
     from db.store import Store
-    from jobs import Job, Payload
-    from jobs._job import Policy, ShowProgress
+    from jobs import Job, Payload, Policy
+    from jobs._progress import ShowProgress
     from jobs._services import Services
     from worker.execution.delivery import Delivery
     from worker.monitoring.events import Events
@@ -259,7 +260,7 @@ def _parse(job: "Job", delivery: "Delivery") -> "Payload | Failure":
     try:
         return job.payload.model_validate_json(delivery.job.payload_json)
     except ValidationError as error:
-        return failures.invalid_payload(failures.validation_message(error))
+        return failures.invalid_payload(validation_message(error))
 
 
 async def call_handler(job: "Job", context: Context, payload: "Payload") -> object:

@@ -25,7 +25,6 @@ from worker.execution.retry import backoff
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pydantic import ValidationError
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
     from jobs import Policy
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from worker.monitoring.events import Events
 
 MESSAGE_CHARACTERS_MAX: Final = 500
-FIELDS_NAMED_MAX: Final = 10
 
 UNRECORDED_RETRY: Final = timedelta(seconds=2)
 NEWER_WORKER_RETRY: Final = timedelta(seconds=15)
@@ -66,18 +64,6 @@ def not_a_job() -> Failure:
 def unknown_kind(kind: str) -> Failure:
     """Return the note on a job that waits for a worker that knows its kind."""
     return Failure("UnknownKind", f"no worker here knows the kind {kind[:100]!r}")
-
-
-def validation_message(error: "ValidationError") -> str:
-    """Return which fields are wrong and why, without their values."""
-    faults = error.errors(include_url=False, include_input=False, include_context=False)
-    parts = [f"{_path(fault['loc'])}: {fault['msg']}" for fault in faults[:FIELDS_NAMED_MAX]]
-    more = len(faults) - len(parts)
-    return "; ".join(parts) + (f"; and {more} more" if more else "")
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location) or "payload"
 
 
 @dataclass(frozen=True, slots=True)

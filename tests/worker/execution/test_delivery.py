@@ -6,8 +6,9 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs._payload import PAYLOAD_BYTES_MAX
 from jobs._wire import job_id_of
-from worker.execution.delivery import PAYLOAD_BYTES_MAX, read_delivery
+from worker.execution.delivery import read_delivery
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from db.enqueue import Candidate
 from jobs import ClientError, parse_payload, registry
 from jobs._client.request import KEY_CHARACTERS_MAX, checked_key, checked_time
-from jobs._parse import fields_at_fault, payload_json
+from jobs._payload import payload_json, validation_message
 
 if TYPE_CHECKING:
     from worker.cli.enqueue.keys import Keys
@@ -92,7 +92,7 @@ def parse_line(line: Line, keys: "Keys") -> JobLine | BadLine | None:
         run_at = None if shape.run_at is None else checked_time(shape.run_at)
         text = _payload_text(shape)
     except ValidationError as error:
-        return BadLine(line, fields_at_fault(error))
+        return BadLine(line, validation_message(error))
     except (ClientError, ValueError) as error:
         return BadLine(line, str(error))
     key = shape.key or keys.of_content(shape.kind, text, run_at)

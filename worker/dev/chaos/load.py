@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from db.enqueue import Candidate, accept_many
 from jobs import Client, KeyConflictError, Request
-from jobs._parse import payload_json
+from jobs._payload import payload_json
 from jobs._wire import QueuedJob, put
 from jobs.create_user import CreateUser
 from jobs.transfer_funds import TransferFunds
