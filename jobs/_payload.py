@@ -26,7 +26,13 @@ class Payload(BaseModel):
     Closed means that a field an older worker does not know is refused: deploy workers first.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,  # JSON has neither
+    )
 
     kind: ClassVar[str]
     """The name on the wire: stable forever, never a Python path."""
@@ -69,13 +75,13 @@ def payload_json(payload: Payload) -> str:
     Raises:
         InvalidPayloadError: it is too long, or PostgreSQL cannot store it.
     """
-    body = to_json(payload.to_wire())
-    if len(body) > PAYLOAD_BYTES_MAX:
+    text = payload.model_dump_json(exclude_defaults=True)
+    size = len(text.encode())
+    if size > PAYLOAD_BYTES_MAX:
         raise InvalidPayloadError(
-            f"the payload of {payload.kind} has {len(body)} bytes, more than {PAYLOAD_BYTES_MAX}: "
+            f"the payload of {payload.kind} has {size} bytes, more than {PAYLOAD_BYTES_MAX}: "
             "store the bulk elsewhere and send its address"
         )
-    text = body.decode()
     if has_nul(text):
         raise InvalidPayloadError(
             f"the payload of {payload.kind} contains the character U+0000, "

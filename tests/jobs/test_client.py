@@ -5,14 +5,18 @@ them.
 """
 
 import logging
+import sys
 import time
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from functools import partial
+from typing import ClassVar
 
 import pytest
 from arq import create_pool
 from arq.connections import RedisSettings
+from pydantic import field_serializer
 from redis.asyncio import Redis
 from sqlalchemy import text
 
@@ -161,6 +165,60 @@ async def test_many_jobs_take_one_statement_and_keep_their_order(client, session
     assert len(statements) == 1
     assert [(await row_of(sessions, h))["payload"]["amount"] for h in handles[:3]] == amounts[:3]
     assert [h.created for h in handles[-2:]] == [True, False]
+
+
+class Counted(TransferFunds):
+    """A transfer that notes how often its fields are written out."""
+
+    written: ClassVar[list[str]] = []
+
+    @field_serializer("currency")
+    def note(self, value: str) -> str:
+        self.written.append(value)
+        return value
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """A payload; and the values that were made JSON apart from it, which should never hold it."""
+    others = []
+
+    def spy(to_json, value):
+        others.append(value)
+        return to_json(value)
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("jobs.") and (to_json := getattr(module, "to_json", None)):
+            monkeypatch.setattr(module, "to_json", partial(spy, to_json))
+    Counted.written.clear()
+    return Counted(**a_transfer().model_dump()), others
+
+
+async def test_a_payload_is_serialized_once_for_its_row_and_its_ring(
+    client, sessions, redis, counted
+):
+    payload, others = counted
+    async with sessions() as session, session.begin():
+        job = await client.enqueue(payload, session=session, key=uuid.uuid4().hex)
+    await client.aclose()
+
+    assert Counted.written == ["EUR"]
+    assert "1.00" not in repr(others)
+    assert (await row_of(sessions, job))["payload"]["currency"] == "EUR"
+    assert wire.deserialize(await redis.get(f"arq:job:{job.id}"))["a"][0]["currency"] == "EUR"
+
+
+async def test_a_payload_is_serialized_once_through_redis_also_when_it_is_compared(
+    redis_only, counted
+):
+    payload, others = counted
+    await redis_only.enqueue(payload, key="k")
+    assert Counted.written == ["EUR"]
+    again = await redis_only.enqueue(payload, key="k")
+
+    assert again.duplicate
+    assert Counted.written == ["EUR"] * 2
+    assert "1.00" not in repr(others)
 
 
 async def test_a_lost_ring_reaches_no_caller_and_the_log_says_who_rings(sessions, caplog):

@@ -1,6 +1,7 @@
 """`jobs._payload` and `parse_payload`: what may go into a job, and in which form it is kept."""
 
 import json
+import math
 from decimal import Decimal
 from typing import Annotated, ClassVar
 from uuid import UUID
@@ -20,6 +21,7 @@ class Note(Payload):
 
     text: str
     copies: int = 1
+    weight: float = 0.0
     to: Annotated[str, Field(json_schema_extra={"personal": True})] | None = None
 
 
@@ -56,6 +58,12 @@ def test_a_character_that_postgresql_cannot_store_is_refused():
     with pytest.raises(InvalidPayloadError, match=r"U\+0000"):
         payload_json(Note(text="a\x00"))
     assert payload_json(Note(text="a\\u0000")) == r'{"text":"a\\u0000"}'
+
+
+@pytest.mark.parametrize("weight", [math.nan, math.inf])
+def test_a_number_that_json_does_not_have_is_refused(weight):
+    with pytest.raises(ValidationError, match="finite"):
+        Note(text="a", weight=weight)
 
 
 def test_a_personal_field_is_found_however_deep_it_is():

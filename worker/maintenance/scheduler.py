@@ -11,10 +11,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Final
 
-import orjson
-
 from db.errors import Trouble, diagnose
 from db.schedules import Occurrence, Schedules
+from jobs._payload import payload_json
 from worker.maintenance.cron import instants
 
 if TYPE_CHECKING:
@@ -190,7 +189,7 @@ def _occurrences(job: "Job", schedule: "Schedule", decision: Due) -> list[Occurr
             schedule=schedule.name,
             fire_at=fire_at.astimezone(UTC),
             kind=job.kind,
-            payload_json=orjson.dumps(schedule.payload_at(fire_at).to_wire()).decode(),
+            payload_json=payload_json(schedule.payload_at(fire_at)),
             key=schedule.key(fire_at),
         )
         for fire_at in decision.make
