@@ -107,9 +107,9 @@ def _replace_if_closed(adapter: Any, _record: object, _proxy: object) -> None:  
 
 
 def _end_own_transaction(adapter: Any, _record: object, state: "PoolResetState") -> None:  # noqa: ANN401
-    """Roll back what `db.transaction` began and nobody committed, before the pool has it back.
+    """Roll back what `db.transaction` began and did not commit, before the pool has it back.
 
-    Whatever the driver thinks: when it was cancelled within BEGIN, it does not know yet.
+    Whatever state the driver reports: when it was cancelled within BEGIN, that is out of date.
     """
     if not adapter.autocommit:
         return

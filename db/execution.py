@@ -1,4 +1,4 @@
-"""The record of jobs: accept, look up, finish once, note a failure. Every query has a name here."""
+"""The rows of jobs that run: look up, finalize once, note a failure, postpone."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,8 +20,8 @@ ERRORS_KEPT_MAX: Final = 25
 
 
 @dataclass(frozen=True, slots=True)
-class Delivered:
-    """A job as it reached a worker: what identifies its row, or becomes it."""
+class JobRef:
+    """What identifies a job's row, and what the row is made of if there is none yet."""
 
     id: UUID
     kind: str
@@ -33,7 +33,7 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What a job was accepted with."""
+    """What a job's row was made with."""
 
     payload: Any
     enqueued_at: datetime
@@ -41,7 +41,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the record says of a job."""
+    """A job's row."""
 
     id: UUID
     kind: str
@@ -50,12 +50,12 @@ class Stored:
     result: Any
     attempts: int
     same_payload: bool
-    """Whether the row's payload is the one that was asked about."""
+    """Whether the row's payload is the delivered one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failed try, as the record keeps it: no payload values, no names, no addresses."""
+    """One failed try, as the job's row keeps it: no payload values, no names, no addresses."""
 
     error: str
     message: str
@@ -73,7 +73,7 @@ class Failure:
 
 
 # The fence. No row changes when the job is final already, or when the row holds another payload:
-# then this delivery has lost, and its transaction must roll back.
+# then another delivery was first, and the transaction of this one must roll back.
 FINISH: Final = """
     INSERT INTO jobs AS j (id, kind, payload, payload_hash, state, result, enqueued_at, run_at,
                            finished_at, redis_id, purgeable)
@@ -136,13 +136,13 @@ POSTPONE = text("""
 
 
 class Record:
-    """The record as one session sees it."""
+    """The jobs' rows, as one session sees them."""
 
     def __init__(self, session: "AsyncSession") -> None:
         self._session = session
 
     async def finish(
-        self, job: Delivered, state: FinalState, result: object, *, purgeable: bool = False
+        self, job: JobRef, state: FinalState, result: object, *, purgeable: bool = False
     ) -> bool:
         """Finalize the job: from this commit on it has this state and this result.
 
@@ -160,7 +160,7 @@ class Record:
         driver = await driver_of(self._session)
         return await driver.fetchval(FINISH, *row, purgeable) is not None
 
-    async def find(self, job: Delivered) -> Stored | None:
+    async def find(self, job: JobRef) -> Stored | None:
         """Return what is stored under the job's id, or None."""
         query = {"id": job.id, "kind": job.kind, "payload": job.payload_json}
         row = (await self._session.execute(FIND, query)).one_or_none()
@@ -171,21 +171,21 @@ class Record:
         row = (await self._session.execute(FIND_PAYLOAD, {"id": job_id})).one_or_none()
         return None if row is None else Accepted(row.payload, row.enqueued_at)
 
-    async def fits_another_version(self, job: Delivered, schema: str) -> bool:
-        """Tell whether the schema in the database is not ours, and takes this payload."""
+    async def fits_another_version(self, job: JobRef, schema: str) -> bool:
+        """Return whether the schema in the database is not ours, and takes this payload."""
         query = {"kind": job.kind, "payload": job.payload_json, "schema": schema}
         return bool(await self._session.scalar(FITS_ANOTHER_VERSION, query))
 
     async def note_failure(
         self,
-        job: Delivered,
+        job: JobRef,
         error: dict[str, Any],
         *,
         state: Literal["queued", "dead"],
         spent: int,
         delay: timedelta,
     ) -> bool:
-        """Append an error, and either put the job back for `delay` or declare it dead.
+        """Append an error, and either put the job back for `delay` or mark it dead.
 
         Args:
             job: the job as it was delivered.
@@ -208,19 +208,19 @@ class Record:
         return await self._session.scalar(NOTE_FAILURE, note) is not None
 
     async def hold(self, job_id: UUID) -> bool:
-        """Lock a queued job's row until the transaction ends; False when somebody else has it."""
+        """Lock a queued job's row until the transaction ends; False when another worker has it."""
         return await self._session.scalar(HOLD, {"id": job_id}) is not None
 
     async def cancel(self, job_id: UUID, reason: str) -> bool:
-        """Make a queued job cancelled; False when it is final already, or not in the record."""
+        """Make a queued job cancelled; False when it is final already, or has no row."""
         return bool(await self._session.scalar(CANCEL, {"id": job_id, "reason": reason}))
 
-    async def postpone(self, job: Delivered, delay: timedelta) -> bool:
+    async def postpone(self, job: JobRef, delay: timedelta) -> bool:
         """Move the job's next run `delay` from now; False when it is final or another's."""
         return await self._session.scalar(POSTPONE, {**_row(job), "delay": delay}) is not None
 
 
-def _row(job: Delivered) -> dict[str, Any]:
+def _row(job: JobRef) -> dict[str, Any]:
     return {
         "id": job.id,
         "kind": job.kind,

@@ -2,7 +2,7 @@
 
 Every job has one, so what it costs counts: SQLAlchemy would send BEGIN and COMMIT through two more
 layers each. The job's session works in this transaction like in any other, but does not own it: a
-connection that returns to the pool with one that nobody committed is rolled back there
+connection that returns to the pool with an uncommitted one is rolled back there
 (`db.engine`).
 """
 
@@ -25,7 +25,7 @@ class NotYoursError(RuntimeError):
 
 
 class JobSession(AsyncSession):
-    """The session of a job: for everything but beginning and ending the transaction."""
+    """A job's session: does everything but begin and end the transaction."""
 
     def begin(self) -> NoReturn:
         """Refuse; its commit and rollback would reach nothing. `begin_nested` is a savepoint."""
@@ -44,7 +44,7 @@ class JobSession(AsyncSession):
         self._refuse()
 
     async def release(self) -> None:
-        """Forget everything; what is in the database is the transaction's to decide."""
+        """Forget every object; the transaction decides what is kept in the database."""
         if self.in_transaction():
             await super().close()
         else:
@@ -84,7 +84,7 @@ class OwnTransaction:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        """Let go of the session and the connection; what was not committed is rolled back."""
+        """Release the session and the connection; what was not committed is rolled back."""
         try:
             await self.session.release()
         finally:

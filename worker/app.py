@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from db.execution import Delivered
+    from db.execution import JobRef
     from jobs._services import Services
     from worker.monitoring.events import Subscriber
     from worker.monitoring.state import WorkerState
@@ -88,10 +88,10 @@ class Options:
         self.max_jobs = settings.concurrency
         self.job_timeout = settings.job_timeout
         self.keep_result = settings.result_kept_s
-        self.keep_result_forever = False  # arq 0.28 crashes on it, and the record keeps results
+        self.keep_result_forever = False  # arq 0.28 crashes on it, and PostgreSQL keeps results
         self.poll_delay = settings.poll_delay_s
         self.queue_read_limit = max(settings.concurrency * 20, 1_000)
-        self.max_tries = 1_000_000  # attempts are counted in the record
+        self.max_tries = 1_000_000  # attempts are counted in the job's row
         self.health_check_interval = HEALTH_CHECK_INTERVAL_S
         self.health_check_key = None
         self.ctx: dict[Any, Any] = {}
@@ -189,7 +189,7 @@ async def wait_for_database(check: "Callable[[], Awaitable[None]]", events: Even
 
 
 def _is_draining(worker: TellerWorker | None) -> bool:
-    """Return whether the worker takes no more jobs; of arq's stock loop (None) nobody knows."""
+    """Return whether the worker takes no more jobs; arq's stock loop (None) does not say."""
     return worker is not None and not worker.allow_pick_jobs
 
 
@@ -207,7 +207,7 @@ async def _check_schema(engine: "AsyncEngine") -> None:
 
 @asynccontextmanager
 async def _observe(
-    state: "WorkerState", tracing: "Tracing | None", job: "Delivered", try_number: int
+    state: "WorkerState", tracing: "Tracing | None", job: "JobRef", try_number: int
 ) -> "AsyncIterator[None]":
     """Count a run as running while it lasts and, where spans are collected, make one of it."""
     state.jobs_running += 1

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from db.execution import Delivered, Record
+from db.execution import JobRef, Record
 from db.retention import Retention, purge_statement
 from jobs import registry
 from tests.worker.execution.kit import recording_executor
@@ -100,7 +100,7 @@ async def test_the_batch_is_found_by_its_index(sessions):
 
 @pytest.mark.parametrize("purgeable", [True, False])
 async def test_a_job_is_marked_when_it_finishes(sessions, purgeable):
-    job = Delivered(uuid.uuid4(), "send_letter", "{}", datetime.now(UTC))
+    job = JobRef(uuid.uuid4(), "send_letter", "{}", datetime.now(UTC))
     async with sessions() as session, session.begin():
         await Record(session).postpone(job, timedelta())
         assert await Record(session).finish(job, "completed", None, purgeable=purgeable)
@@ -109,7 +109,7 @@ async def test_a_job_is_marked_when_it_finishes(sessions, purgeable):
 
 
 async def test_the_executor_marks_a_job_whose_kind_declares_how_long_it_is_kept(sessions):
-    job = Delivered(uuid.uuid4(), "purge_record", "{}", datetime.now(UTC))
+    job = JobRef(uuid.uuid4(), "purge_record", "{}", datetime.now(UTC))
     delivery = with_payload(Delivery(job, 1), {})
 
     await recording_executor(sessions).executor.run(registry()["purge_record"], delivery)

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
-from db.execution import Delivered
+from db.execution import JobRef
 from db.store import Store
 from jobs import Policy, registry
 from jobs._services import open_services
@@ -78,7 +78,7 @@ async def effects(sessions):
 async def test_a_job_that_runs_twice_takes_effect_once(job, sessions, tmp_path):
     async with open_services(reports_url=tmp_path.as_uri()) as services:
         executor = Executor(*(sessions.kw["bind"], Events()), open_store=Store, services=services)
-    record = Delivered(uuid4(), job.kind, "null", datetime.now(UTC) - timedelta(minutes=1))
+    record = JobRef(uuid4(), job.kind, "null", datetime.now(UTC) - timedelta(minutes=1))
     delivery = with_payload(Delivery(record, 1), await payload_of(job, sessions))
 
     first = await executor.run(job, delivery)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from db.execution import Delivered
+from db.execution import JobRef
 from db.store import Store
 from jobs import registry
 from jobs._payload import validation_message
@@ -109,7 +109,7 @@ async def _delivery(sessions: "async_sessionmaker[AsyncSession]") -> Delivery:
     async with sessions() as session:
         # The database's clock, since it is the one that stamps what is posted.
         now = await Store(session).reports.time()
-    return Delivery(Delivered(uuid4(), KIND, "null", now), try_number=1)
+    return Delivery(JobRef(uuid4(), KIND, "null", now), try_number=1)
 
 
 async def _run(executor: Executor, delivery: Delivery) -> str | None:

@@ -1,4 +1,4 @@
-"""A job as arq hands it over, and the identity it has in the record."""
+"""What arq delivered: the job, its payload as PostgreSQL can keep it, and its number."""
 
 import time
 from dataclasses import dataclass, field, replace
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from db.execution import Delivered
+from db.execution import JobRef
 from jobs._payload import PAYLOAD_BYTES_MAX, has_nul
 from jobs._wire import job_id_of
 
@@ -21,15 +21,15 @@ PAYLOAD_KEPT_BYTES_MAX: Final = 16 * 1024 * 1024
 class Delivery:
     """One delivery of one job to this worker."""
 
-    job: Delivered
+    job: JobRef
     try_number: int
     wait_s: float = 0.0
     """Seconds from when the job became runnable to when this worker took it."""
     started_at: float = field(default_factory=time.monotonic)
     by_id: bool = False
-    """Whether only the id was sent, and the payload is in the record."""
+    """Whether only the id was sent, and the payload is in the job's row."""
     exclusive: bool = False
-    """Whether it was claimed from the record, so that its row is the only lease there is."""
+    """Whether it was claimed from PostgreSQL, so that the lock on its row is its only lease."""
     fault: str | None = None
     """Why it cannot be run, whatever its kind; the payload is kept all the same."""
 
@@ -37,7 +37,7 @@ class Delivery:
 def read_delivery(
     kind: str, ctx: "Mapping[Any, Any]", args: "Sequence[Any]", kwargs: "Mapping[str, Any]"
 ) -> Delivery:
-    """Return what arq delivered: the payload is the one positional argument, or in the record."""
+    """Return what arq delivered: the payload is the one positional argument, or in the row."""
     # arq's score is the millisecond from which the job may run.
     wait_s = round(max(0.0, time.time() - ctx["score"] / 1000), 6)
     by_id = not args and not kwargs
@@ -48,10 +48,10 @@ def read_delivery(
 
 def identify(
     kind: str, redis_id: str, enqueued_at: "datetime", payload_json: str = "null"
-) -> Delivered:
-    """Return a job as the record knows it."""
+) -> JobRef:
+    """Return what identifies the row of a job that came through Redis."""
     job_id = job_id_of(redis_id)
-    return Delivered(
+    return JobRef(
         id=job_id,
         kind=kind,
         payload_json=payload_json,
@@ -61,7 +61,7 @@ def identify(
 
 
 def with_payload(delivery: Delivery, raw: object) -> Delivery:
-    """Return the delivery with its payload in a form that the record can keep, faults named."""
+    """Return the delivery with its payload as PostgreSQL can keep it, and its fault."""
     text, fault = _keepable(raw)
     return replace(delivery, job=replace(delivery.job, payload_json=text), fault=fault)
 
@@ -74,7 +74,7 @@ def _payload_of(args: "Sequence[Any]", kwargs: "Mapping[str, Any]") -> tuple[str
 
 
 def _keepable(raw: object) -> tuple[str, str | None]:
-    """Return a payload as JSON that the record can keep, and what is wrong with it."""
+    """Return a payload as JSON that PostgreSQL can keep, and what is wrong with it."""
     written = orjson.dumps(raw)
     text, size, fault = written.decode(), len(written), None
     if has_nul(text):

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-    from db.execution import Delivered
+    from db.execution import JobRef
     from db.store import Store
     from jobs import Job, Payload, Policy
     from jobs._progress import ShowProgress
@@ -64,14 +64,14 @@ if TYPE_CHECKING:
     from worker.execution.delivery import Delivery
     from worker.monitoring.events import Events
 
-    Instrument = Callable[[Delivered, int], AbstractAsyncContextManager[None]]
+    Instrument = Callable[[JobRef, int], AbstractAsyncContextManager[None]]
     """Given a job and the number of its delivery, returns what to enter around the run."""
 
 HELD_ELSEWHERE_RETRY: Final = timedelta(seconds=1)
 ABORT_WAIT_S: Final = 5.0
 
 
-def no_instrument(_job: "Delivered", _try_number: int) -> "AbstractAsyncContextManager[None]":
+def no_instrument(_job: "JobRef", _try_number: int) -> "AbstractAsyncContextManager[None]":
     """Observe nothing."""
     return nullcontext()
 

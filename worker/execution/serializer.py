@@ -7,9 +7,9 @@ from typing import Any, Final
 import orjson
 
 MALFORMED: Final = "teller.malformed"
-"""Stands in for a body that no JSON parser reads, so that it ends in the record, not in a log."""
+"""Stands in for a body that is no job in JSON, so that it is kept as a dead job, not logged."""
 FROM_RECORD: Final = "teller.from_record"
-"""Runs a job that was claimed from the record while Redis is away; never on the wire."""
+"""Runs a job that was claimed from PostgreSQL while Redis is away; never on the wire."""
 UNKNOWN_KIND: Final = "teller.unknown_kind"
 """Stands in for a kind this worker does not know, so that arq does not delete the job."""
 
@@ -29,7 +29,7 @@ def deserialize(body: bytes) -> Any:  # noqa: ANN401 - whatever JSON can hold
 
 
 class JobReader:
-    """Reads job bodies for a worker that knows certain kinds; never raises, so nothing is lost."""
+    """Reads job bodies for a worker that knows certain kinds; never raises, so no job is lost."""
 
     def __init__(self, kinds: frozenset[str]) -> None:
         self._kinds = kinds

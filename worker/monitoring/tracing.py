@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Link, Tracer
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-    from db.execution import Delivered
+    from db.execution import JobRef
     from worker.monitoring.events import Events
 
 SCOPE: Final = "teller.worker"
@@ -90,7 +90,7 @@ class Tracing:
         self._sessions = sessions
 
     @asynccontextmanager
-    async def observe(self, job: "Delivered", try_number: int) -> "AsyncIterator[None]":
+    async def observe(self, job: "JobRef", try_number: int) -> "AsyncIterator[None]":
         """Open the span of one delivery, linked to the span that enqueued the job."""
         from opentelemetry.trace import SpanKind
 

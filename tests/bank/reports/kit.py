@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from db.execution import Delivered
+from db.execution import JobRef
 from db.store import Store
 from jobs import registry
 from jobs._reports import Reports
@@ -172,7 +172,7 @@ class Desk:
             self.on_progress(note)
 
     def delivery(self, *, job_id=None, try_number=1, accepted_at=None, **wish):
-        delivered = Delivered(
+        delivered = JobRef(
             job_id or uuid.uuid4(), "build_report", "null", accepted_at or datetime.now(UTC)
         )
         return with_payload(Delivery(delivered, try_number), wish)

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from db.engine import create_engine, create_sessions
-from db.execution import ERRORS_KEPT_MAX, Delivered, Failure, Record
+from db.execution import ERRORS_KEPT_MAX, Failure, JobRef, Record
 from db.intervention import replay_these
 from db.operations import REPLAYED, find_job
 from jobs._wire import job_id_of
@@ -46,7 +46,7 @@ class Office:
     ):
         """Put one job into the record, dead ones by way of an error."""
         made = job_id_of(redis_id) if redis_id else uuid.uuid4()
-        delivered = Delivered(
+        delivered = JobRef(
             id=made,
             kind=kind,
             payload_json=json.dumps({"some": "thing"} if payload is None else payload),

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from db.execution import Delivered
+from db.execution import JobRef
 from db.store import Store
 from jobs import registry
 from tests.bank.kit import broken_rules
@@ -70,7 +70,7 @@ def recording_executor(sessions, jitter=lambda: 0.0):
 
 def transfer(payer, payee, amount="0.01", *, job_id=None, try_number=1):
     """Return a delivery of one transfer."""
-    job = Delivered(
+    job = JobRef(
         id=job_id or uuid.uuid4(),
         kind="transfer_funds",
         payload_json="null",

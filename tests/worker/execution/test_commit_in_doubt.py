@@ -1,4 +1,4 @@
-"""The moment of the commit: what was not committed is never told to be done."""
+"""The moment of the commit: what was not committed is never reported as done."""
 
 import pytest
 from sqlalchemy import text

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from db.bank.models import User
 from db.engine import create_engine, create_sessions
-from db.execution import Delivered, Failure, Record
+from db.execution import Failure, JobRef, Record
 from db.transaction import driver_of
 from jobs import Cancel, Job, Payload, Policy, Rejected, Result, Snooze
 from tests.worker.execution.kit import RecordingExecutor, recording_executor
@@ -72,7 +72,7 @@ async def unreachable():
 
 
 def delivery_of(name="bear", *, job_id=None, try_number=1, **changes):
-    job = Delivered(
+    job = JobRef(
         id=job_id or uuid.uuid4(),
         kind="toy",
         payload_json="null",

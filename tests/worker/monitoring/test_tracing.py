@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from sqlalchemy import text
 
-from db.execution import Delivered
+from db.execution import JobRef
 from db.store import Store
 from jobs import registry
 from tests.worker.execution.kit import NO_SERVICES
@@ -46,7 +46,7 @@ def run(sessions, exporter):
     )
 
     async def one(job_id, payload):
-        job = Delivered(job_id, "create_user", "null", datetime.now(UTC))
+        job = JobRef(job_id, "create_user", "null", datetime.now(UTC))
         delivery = with_payload(Delivery(job, 1), payload)
         await executor.run(registry()["create_user"], delivery)
         return exporter.get_finished_spans()[-1]
