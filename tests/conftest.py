@@ -8,7 +8,6 @@ Redis database. A migrated template database is made once in a process; every mo
 import asyncio
 import os
 import uuid
-from contextlib import ExitStack
 
 import asyncpg
 import pytest
@@ -17,7 +16,7 @@ from sqlalchemy import make_url
 
 from db.engine import create_engine, create_sessions
 from worker.app import migrate_database
-from worker.dev.servers import PostgresServer, ValkeyServer
+from worker.dev.servers import Stack
 
 POOL_SIZE = 24
 SERVER_FIXTURES = {"servers", "stack", "valkey", "fragile", "lasting"}
@@ -77,11 +76,8 @@ def servers(tmp_path_factory):
     if database_url and redis_url:
         yield database_url, _own_redis_database(redis_url)
         return
-    directory = tmp_path_factory.mktemp("servers")
-    with ExitStack() as exits:
-        postgres = exits.enter_context(PostgresServer(directory / "postgres", durable=False))
-        valkey = exits.enter_context(ValkeyServer(directory / "valkey", append_only=False))
-        yield postgres.url, valkey.url
+    with Stack.start(tmp_path_factory.mktemp("servers"), durable=False) as stack:
+        yield stack.database_url, stack.redis_url
 
 
 def _own_redis_database(url):

@@ -19,7 +19,7 @@ from rich.table import Table
 from tests.bench import loop, memory, peers, picture, relay, reports, transfers
 from tests.bench.loop import Row
 from worker.dev.servers import Stack
-from worker.dev.servers.binaries import postgres_binaries
+from worker.dev.servers.programs import postgres_binaries
 
 LIBRARIES: Final = ("arq", "redis", "hiredis", "uvloop", "orjson", "sqlalchemy", "asyncpg")
 

@@ -24,7 +24,7 @@ from db.engine import create_engine, create_sessions
 from tests.bank.kit import open_account
 from tests.bench.loop import Row
 from worker.app import migrate_database
-from worker.dev.servers.binaries import postgres_binaries
+from worker.dev.servers.programs import postgres_binaries
 
 PROJECT: Final = Path(__file__).parents[2]
 COMMAND_MAX_S: Final = 300

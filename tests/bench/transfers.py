@@ -29,7 +29,7 @@ from tests.bank.kit import open_account
 from tests.bench.loop import Row
 from tests.bench.orm_transfer import CONCURRENCY, Base
 from worker.app import migrate_database
-from worker.dev.servers.binaries import postgres_binaries
+from worker.dev.servers.programs import postgres_binaries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from tests.bank.kit import open_account
 from tests.worker.running import working
-from worker.dev.servers.binaries import postgres_binaries
+from worker.dev.servers.programs import postgres_binaries
 
 PROJECT = Path(__file__).parents[2]
 PAGE = (PROJECT / "docs" / "doors.md").read_text(encoding="utf-8")

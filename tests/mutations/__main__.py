@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tests.mutations.mutants import MUTANTS, Mutant, mutated
-from worker.dev.servers import PostgresServer, ValkeyServer
+from worker.dev.servers import Stack
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("worker", "jobs", "db", "tests", "pyproject.toml")
@@ -115,14 +115,14 @@ def copy_tree(to: Path) -> None:
 @contextmanager
 def servers() -> Iterator[None]:
     """Start the servers once for all mutants, unless they are given."""
-    with ExitStack() as exits:
-        if not (os.environ.get("DATABASE_URL") and os.environ.get("REDIS_URL")):
-            folder = Path(
-                exits.enter_context(tempfile.TemporaryDirectory(prefix="teller-servers-"))
-            )
-            postgres = exits.enter_context(PostgresServer(folder / "postgres", durable=False))
-            valkey = exits.enter_context(ValkeyServer(folder / "valkey", append_only=False))
-            os.environ["DATABASE_URL"], os.environ["REDIS_URL"] = postgres.url, valkey.url
+    if os.environ.get("DATABASE_URL") and os.environ.get("REDIS_URL"):
+        yield
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="teller-servers-") as folder,
+        Stack.start(Path(folder), durable=False) as stack,
+    ):
+        os.environ["DATABASE_URL"], os.environ["REDIS_URL"] = stack.database_url, stack.redis_url
         yield
 
 

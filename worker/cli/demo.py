@@ -9,7 +9,7 @@ from worker.cli._connections import reporting_unreachable_database
 from worker.cli._options import command_line
 from worker.dev.demo import play, show
 from worker.dev.demo.play import StandstillError
-from worker.dev.local import services
+from worker.dev.local import local_servers
 
 app = command_line()
 
@@ -24,7 +24,7 @@ def demo() -> None:
     in .teller/. Exit code 0 only if the books balance and nothing is missing.
     """
     console = Console()
-    with services() as settings, reporting_unreachable_database():
+    with local_servers() as settings, reporting_unreachable_database():
         try:
             summary = asyncio.run(play(settings, console))
         except StandstillError as error:

@@ -8,7 +8,7 @@ import typer
 
 from worker.cli._options import command_line
 from worker.cli.migrate import migrate_schema
-from worker.dev.local import services
+from worker.dev.local import local_servers
 from worker.monitoring.events import Events, log_events
 from worker.process.gateway import gateway
 from worker.process.supervisor import PROCESSES_MAX, Supervisor
@@ -26,7 +26,7 @@ def dev(processes: Processes = 1) -> None:
     .teller/; Ctrl-C stops everything.
     """
     events = Events(log_events)
-    with services() as settings, gateway(settings, processes, events):
+    with local_servers() as settings, gateway(settings, processes, events):
         asyncio.run(migrate_schema())
         typer.echo(f"export DATABASE_URL={settings.database_url}")
         typer.echo(f"export REDIS_URL={settings.redis_url}")

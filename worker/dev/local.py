@@ -1,4 +1,4 @@
-"""The servers a command works with: the ones whose URLs are given, else embedded ones."""
+"""The servers a command works with: those whose URLs are given, else ones started from wheels."""
 
 import os
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ from worker.errors import StartupError
 from worker.settings import ENV_FILE, Settings, load_settings
 
 DIRECTORY = Path(".teller")
-"""Where embedded servers keep their data, in the directory one stands in."""
+"""Where they keep their data, in the working directory."""
 
 
 @contextmanager
-def services(directory: Path = DIRECTORY) -> Iterator[Settings]:
-    """Yield settings whose servers are up; what was started here ends with the block.
+def local_servers(directory: Path = DIRECTORY) -> Iterator[Settings]:
+    """Yield settings whose servers are up; those that were started here stop with the block.
 
-    A URL that is given wins, and nothing embedded starts in its place.
+    Nothing is started in the place of a server whose URL is given.
 
     Raises:
         StartupError: a server cannot be started; the message says what to do.
@@ -33,18 +33,18 @@ def services(directory: Path = DIRECTORY) -> Iterator[Settings]:
 
 
 def _start_missing(directory: Path, exits: ExitStack) -> None:
-    """Start what no URL is given for, and say where it and the reports are, to children too."""
+    """Start the servers without a given URL; export the URLs, for child processes too."""
     given = {**dotenv_values(ENV_FILE), **os.environ}
     if not given.get("DATABASE_URL"):
         postgres = exits.enter_context(PostgresServer(directory / "postgres"))
-        _announce("DATABASE_URL", postgres.url, exits)
+        _export("DATABASE_URL", postgres.url, exits)
     if not given.get("REDIS_URL"):
         valkey = exits.enter_context(ValkeyServer(directory / "valkey"))
-        _announce("REDIS_URL", valkey.url, exits)
+        _export("REDIS_URL", valkey.url, exits)
     if not given.get("TELLER_REPORTS_URL"):
-        _announce("TELLER_REPORTS_URL", (directory / "reports").absolute().as_uri(), exits)
+        _export("TELLER_REPORTS_URL", (directory / "reports").absolute().as_uri(), exits)
 
 
-def _announce(name: str, url: str, exits: ExitStack) -> None:
+def _export(name: str, url: str, exits: ExitStack) -> None:
     os.environ[name] = url
     exits.callback(os.environ.pop, name, None)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from worker.dev.servers import processes
-from worker.dev.servers.guard import Guarded
-from worker.dev.servers.log import ServerLog
+from worker.dev.servers.directory import ServerLog
+from worker.dev.servers.processes import Guarded
 
 LOOK_EVERY_S: Final = 0.2
 AWAKE_MIN: Final = 2

@@ -4,7 +4,7 @@
         print(stack.database_url, stack.redis_url)
 
 Nothing here is async, and nothing here belongs in production. The servers cannot outlive this
-process (`reaper.py`), work as root (`account.py`), and can be hurt on purpose: `kill`, `pause`,
+process (`reaper.py`), work as root (`programs.py`), and can be hurt on purpose: `kill`, `pause`,
 `restart`. Read `server.py` first.
 """
 

@@ -2,7 +2,7 @@
 
 EmbeddedError
  ├── MissingBinaryError      no usable server program on this machine
- ├── DirectoryInUseError     somebody else runs a server in this directory
+ ├── DirectoryInUseError     another process runs a server in this directory
  └── ServerError             a server did not start, or did not stop
 """
 

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from . import processes
-from .account import Account, unprivileged
-from .binaries import postgres_binaries
 from .errors import ServerError
-from .guard import Guarded
+from .processes import Guarded
+from .programs import Account, postgres_binaries, unprivileged
 from .server import HOST, Server
 
 CONNECTIONS_MAX = 200

