@@ -44,16 +44,16 @@ class Settings(BaseSettings):
     drain_grace_s: Annotated[int, Field(ge=0, le=3_600)] = 25
     """How long a stopping worker lets running jobs finish; keep the orchestrator's grace longer."""
     result_kept_s: Annotated[int, Field(ge=0, le=604_800)] = 3_600
-    """How long Redis keeps a result for callers that wait; the record keeps it for good."""
+    """How long Redis keeps a result for callers that wait; PostgreSQL keeps it with the job."""
     poll_delay_s: Annotated[float, Field(gt=0, le=60)] = 0.5
     reports_url: str = Field(default_factory=_reports_in_this_directory)
     """Where reports go: a `file://` directory or an `s3://` bucket and prefix."""
     health_host: str = "127.0.0.1"
-    """Where probes come from; 0.0.0.0 in a container."""
+    """The address that the health server listens on; 0.0.0.0 in a container."""
     health_port: Annotated[int, Field(ge=0, le=65_535)] = 8_089
-    """Where `/livez`, `/readyz`, `/metrics` and `/status` are; 0 for nowhere."""
+    """The port of `/livez`, `/readyz`, `/metrics` and `/status`; 0 turns them off."""
     loop_blocked_max_s: Annotated[float, Field(gt=0, le=3_600)] = 10.0
-    """How long the event loop may stand still before `/livez` says so."""
+    """How long the event loop may be blocked before `/livez` fails."""
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
 
     @property
@@ -63,7 +63,7 @@ class Settings(BaseSettings):
 
     @property
     def job_timeout(self) -> timedelta:
-        """The queue's own limit for a job: above every policy's, so that it never strikes first."""
+        """The queue's own limit for a job: above every policy's timeout, which comes first."""
         return timedelta(milliseconds=TRANSACTION_TIMEOUT_MS) + timedelta(minutes=15)
 
     @model_validator(mode="after")

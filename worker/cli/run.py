@@ -1,4 +1,4 @@
-"""Run the worker until it is told to stop."""
+"""Run the worker until a signal stops it."""
 
 import asyncio
 import os

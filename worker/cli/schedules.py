@@ -1,4 +1,4 @@
-"""Show what runs by itself: each schedule, its last runs, and the next twenty of all."""
+"""Show what runs on a timetable: each schedule, its last runs, and the next twenty of all."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -110,6 +110,6 @@ def _utc(at: datetime) -> str:
 
 
 def _in_words(span: timedelta) -> str:
-    """Return a span as people say it: whole days where it is whole days."""
+    """Return a span in words: in days where it is whole days."""
     days, rest = divmod(span, timedelta(days=1))
     return str(span) if rest else f"{days} day{'s' if days != 1 else ''}"

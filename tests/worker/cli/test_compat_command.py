@@ -42,7 +42,7 @@ def older(tmp_path):
 
 @pytest.fixture
 async def queued(sessions):
-    """Put a job into the record as an older version of this code might have."""
+    """Store a job as an older version of this code might have."""
     async with sessions() as session, session.begin():
         await session.execute(text("DELETE FROM jobs"))
 

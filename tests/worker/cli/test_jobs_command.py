@@ -22,8 +22,8 @@ from worker.cli.jobs import command
 NOW = datetime.now(UTC)
 
 
-class Office:
-    """A record to fill, and the command line to look at it with."""
+class JobsCommand:
+    """The command line, and the database that it works on."""
 
     def __init__(self, url):
         self.url = url
@@ -38,13 +38,13 @@ class Office:
 
         return asyncio.run(run())
 
-    def command(self, *arguments, **options):
+    def run(self, *arguments, **options):
         return CliRunner().invoke(command.app, list(map(str, arguments)), **options)
 
-    def job(
+    def add(
         self, *, kind="transfer_funds", payload=None, state="queued", error=None, redis_id=None
     ):
-        """Put one job into the record, dead ones by way of an error."""
+        """Store one job, a dead one by way of an error."""
         made = job_id_of(redis_id) if redis_id else uuid.uuid4()
         delivered = JobRef(
             id=made,
@@ -77,11 +77,11 @@ class Office:
 
 
 @pytest.fixture
-def office(new_database_url, servers, monkeypatch):
+def jobs_command(new_database_url, servers, monkeypatch):
     monkeypatch.setenv("DATABASE_URL", new_database_url)
     monkeypatch.setenv("REDIS_URL", servers[1])
     monkeypatch.setenv("COLUMNS", "200")
-    return Office(new_database_url)
+    return JobsCommand(new_database_url)
 
 
 @pytest.fixture
@@ -97,13 +97,13 @@ def listed(result):
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def test_a_list_is_filtered_by_state_kind_time_and_error(office):
-    dead = office.job(state="dead", error=Failure("DeadlockDetectedError", "x", "40P01"))
-    queued = office.job(kind="create_user")
-    office.job(state="completed")
+def test_a_list_is_filtered_by_state_kind_time_and_error(jobs_command):
+    dead = jobs_command.add(state="dead", error=Failure("DeadlockDetectedError", "x", "40P01"))
+    queued = jobs_command.add(kind="create_user")
+    jobs_command.add(state="completed")
 
     def ids(*arguments):
-        return {line["id"] for line in listed(office.command("list", "--json", *arguments))}
+        return {line["id"] for line in listed(jobs_command.run("list", "--json", *arguments))}
 
     assert len(ids()) == 3
     assert ids("--state", "dead") == {str(dead)}
@@ -113,11 +113,11 @@ def test_a_list_is_filtered_by_state_kind_time_and_error(office):
     assert ids("--since", "2999-01-01T00:00") == set()
 
 
-def test_pages_follow_each_other_without_gap_or_repetition(office):
-    made = [str(office.job()) for _ in range(7)]
+def test_pages_follow_each_other_without_gap_or_repetition(jobs_command):
+    made = [str(jobs_command.add()) for _ in range(7)]
     seen, after = [], []
     while True:
-        page = office.command("list", "--json", "--limit", "3", *after)
+        page = jobs_command.run("list", "--json", "--limit", "3", *after)
         lines = listed(page)
         seen += [line["id"] for line in lines]
         if "--after" not in page.stderr:
@@ -127,25 +127,25 @@ def test_pages_follow_each_other_without_gap_or_repetition(office):
     assert seen == made[::-1]
 
 
-def test_a_list_for_people_has_the_last_error(office):
-    dead = office.job(state="dead", error=Failure("DeadlockDetectedError", "x", "40P01"))
+def test_a_list_for_people_has_the_last_error(jobs_command):
+    dead = jobs_command.add(state="dead", error=Failure("DeadlockDetectedError", "x", "40P01"))
 
-    shown = office.command("list").stdout
+    shown = jobs_command.run("list").stdout
 
     assert str(dead) in shown
     assert "DeadlockDetectedError 40P01" in shown
 
 
-def test_a_job_is_shown_with_its_errors_and_without_its_payload(office):
-    dead = office.job(
+def test_a_job_is_shown_with_its_errors_and_without_its_payload(jobs_command):
+    dead = jobs_command.add(
         state="dead",
         payload={"email": "jane@example.com"},
         error=Failure("CheckViolationError", "a rule", "23514"),
     )
 
-    shown = office.command("show", dead).stdout
-    in_full = office.command("show", dead, "--payload").stdout
-    as_json = json.loads(office.command("show", dead, "--json").stdout)
+    shown = jobs_command.run("show", dead).stdout
+    in_full = jobs_command.run("show", dead, "--payload").stdout
+    as_json = json.loads(jobs_command.run("show", dead, "--json").stdout)
 
     assert "23514" in shown
     assert "jane@example.com" not in shown + str(as_json)
@@ -153,10 +153,10 @@ def test_a_job_is_shown_with_its_errors_and_without_its_payload(office):
     assert as_json["errors"][0]["sqlstate"] == "23514"
 
 
-def test_a_job_is_found_by_the_id_that_an_arq_client_chose(office):
-    office.job(state="dead", redis_id="order-42")
+def test_a_job_is_found_by_the_id_that_an_arq_client_chose(jobs_command):
+    jobs_command.add(state="dead", redis_id="order-42")
 
-    assert "order-42" in office.command("show", "order-42").stdout
+    assert "order-42" in jobs_command.run("show", "order-42").stdout
 
 
 @pytest.mark.parametrize(
@@ -170,18 +170,18 @@ def test_a_job_is_found_by_the_id_that_an_arq_client_chose(office):
         ("list", "--after", "x"),
     ],
 )
-def test_what_cannot_be_done_is_said(office, arguments):
-    result = office.command(*arguments)
+def test_what_cannot_be_done_is_said(jobs_command, arguments):
+    result = jobs_command.run(*arguments)
 
     assert isinstance(result.exception, UsageError)
 
 
-def test_a_dead_job_runs_again_with_its_errors_kept_and_its_attempts_renewed(office, queue):
-    dead = office.job(state="dead")
+def test_a_dead_job_runs_again_with_its_errors_kept_and_its_attempts_renewed(jobs_command, queue):
+    dead = jobs_command.add(state="dead")
     queue.set(f"arq:result:{dead}", "the first end")
 
-    result = office.command("retry", dead)
-    job = office.find(dead)
+    result = jobs_command.run("retry", dead)
+    job = jobs_command.find(dead)
 
     assert result.exit_code == 0, result.output
     assert (job.state, job.attempts, job.finished_at) == ("queued", 0, None)
@@ -189,39 +189,39 @@ def test_a_dead_job_runs_again_with_its_errors_kept_and_its_attempts_renewed(off
     assert "@" in job.errors[1]["message"]
     assert queue.zscore("arq:queue", str(dead)) is not None
     assert queue.get(f"arq:result:{dead}") is None
-    assert REPLAYED in office.command("show", dead).stdout
-    assert listed(office.command("list", "--json"))[0]["error"] == "ValueError"
+    assert REPLAYED in jobs_command.run("show", dead).stdout
+    assert listed(jobs_command.run("list", "--json"))[0]["error"] == "ValueError"
 
 
-def test_only_dead_jobs_run_again(office):
-    done, dead = office.job(state="completed"), office.job(state="dead")
+def test_only_dead_jobs_run_again(jobs_command):
+    done, dead = jobs_command.add(state="completed"), jobs_command.add(state="dead")
 
-    result = office.command("retry", done, dead)
+    result = jobs_command.run("retry", done, dead)
 
     assert result.exit_code == command.NOT_DONE
     assert "only dead jobs" in result.stderr
-    assert office.find(done).state == "completed"
-    assert office.find(dead).state == "queued"
+    assert jobs_command.find(done).state == "completed"
+    assert jobs_command.find(dead).state == "queued"
 
 
-def test_many_dead_jobs_run_again_by_a_filter_and_only_after_a_yes(office):
-    dead = [office.job(state="dead") for _ in range(3)]
-    other = office.job(state="dead", kind="create_user")
+def test_many_dead_jobs_run_again_by_a_filter_and_only_after_a_yes(jobs_command):
+    dead = [jobs_command.add(state="dead") for _ in range(3)]
+    other = jobs_command.add(state="dead", kind="create_user")
     arguments = ("retry", "--kind", "transfer_funds")
 
-    refused = office.command(*arguments, input="n\n")
+    refused = jobs_command.run(*arguments, input="n\n")
     assert refused.exit_code == 1
     assert "retry 3 dead jobs" in refused.output
-    assert office.find(dead[0]).state == "dead"
+    assert jobs_command.find(dead[0]).state == "dead"
 
-    assert "3 jobs put back" in office.command(*arguments, "--yes").stdout
-    assert [office.find(one).state for one in dead] == ["queued"] * 3
-    assert office.find(other).state == "dead"
+    assert "3 jobs put back" in jobs_command.run(*arguments, "--yes").stdout
+    assert [jobs_command.find(one).state for one in dead] == ["queued"] * 3
+    assert jobs_command.find(other).state == "dead"
 
 
-def test_a_job_that_dies_again_meanwhile_is_not_replayed_forever(office, monkeypatch):
-    office.job(state="dead")
-    from worker.cli.jobs import retry as replaying
+def test_a_job_that_dies_again_meanwhile_is_not_replayed_forever(jobs_command, monkeypatch):
+    jobs_command.add(state="dead")
+    from worker.cli.jobs import retry
 
     async def die_again(self, jobs):
         async with self._sessions() as session, session.begin():
@@ -229,21 +229,21 @@ def test_a_job_that_dies_again_meanwhile_is_not_replayed_forever(office, monkeyp
                 text("UPDATE jobs SET state = 'dead', finished_at = clock_timestamp()")
             )
 
-    monkeypatch.setattr(replaying.Replayer, "_send", die_again)
+    monkeypatch.setattr(retry.Replayer, "_send", die_again)
 
-    assert "1 jobs put back" in office.command("retry", "--all", "--yes").stdout
+    assert "1 jobs put back" in jobs_command.run("retry", "--all", "--yes").stdout
 
 
-def test_with_redis_away_the_record_is_changed_and_the_relay_does_the_rest(office, monkeypatch):
-    dead = office.job(state="dead")
+def test_without_redis_the_job_is_changed_and_the_relay_does_the_rest(jobs_command, monkeypatch):
+    dead = jobs_command.add(state="dead")
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
 
-    assert office.command("retry", dead).exit_code == 0
-    assert office.find(dead).state == "queued"
+    assert jobs_command.run("retry", dead).exit_code == 0
+    assert jobs_command.find(dead).state == "queued"
 
 
-def test_the_errors_that_are_kept_stay_bounded(office):
-    dead = office.job(state="dead")
+def test_the_errors_that_are_kept_stay_bounded(jobs_command):
+    dead = jobs_command.add(state="dead")
 
     async def replay_often(sessions):
         for _ in range(ERRORS_KEPT_MAX + 5):
@@ -253,100 +253,100 @@ def test_the_errors_that_are_kept_stay_bounded(office):
                 )
                 await replay_these(session, [dead], "again")
 
-    office.do(replay_often)
+    jobs_command.do(replay_often)
 
-    assert len(office.find(dead).errors) == ERRORS_KEPT_MAX
+    assert len(jobs_command.find(dead).errors) == ERRORS_KEPT_MAX
 
 
-def transfer_job(office, amount, **options):
+def transfer_job(jobs_command, amount, **options):
     async def accounts(sessions):
         return await open_account(sessions, balance="10.00"), await open_account(sessions)
 
-    payer, payee = office.do(accounts)
+    payer, payee = jobs_command.do(accounts)
     payload = {
         "from_account": str(payer),
         "to_account": str(payee),
         "amount": amount,
         "currency": "EUR",
     }
-    return office.job(state="dead", payload=payload, **options), payee
+    return jobs_command.add(state="dead", payload=payload, **options), payee
 
 
 @pytest.mark.parametrize(("amount", "outcome"), [("1.00", "completed"), ("99.00", "rejected")])
-def test_a_dry_run_shows_the_outcome_and_changes_nothing(office, amount, outcome):
-    dead, payee = transfer_job(office, amount)
+def test_a_dry_run_shows_the_outcome_and_changes_nothing(jobs_command, amount, outcome):
+    dead, payee = transfer_job(jobs_command, amount)
 
-    result = office.command("retry", dead, "--dry-run")
+    result = jobs_command.run("retry", dead, "--dry-run")
 
     assert result.exit_code == 0, result.output
     assert f"would be {outcome}" in result.stdout
-    assert office.find(dead).state == "dead"
-    assert office.do(lambda sessions: balance_of(sessions, payee)) == 0
+    assert jobs_command.find(dead).state == "dead"
+    assert jobs_command.do(lambda sessions: balance_of(sessions, payee)) == 0
 
 
-def test_a_dry_run_of_what_would_fail_again_says_how(office):
-    dead = office.job(state="dead")
-    unknown = office.job(state="dead", kind="no_such_kind")
+def test_a_dry_run_of_what_would_fail_again_says_how(jobs_command):
+    dead = jobs_command.add(state="dead")
+    unknown = jobs_command.add(state="dead", kind="no_such_kind")
 
-    result = office.command("retry", dead, unknown, "--dry-run")
+    result = jobs_command.run("retry", dead, unknown, "--dry-run")
 
     assert result.exit_code == command.NOT_DONE
     assert "InvalidPayload" in result.stdout
     assert "unknown kind" in result.stdout
 
 
-def test_a_dry_run_of_a_report_publishes_nothing(office, tmp_path, monkeypatch):
+def test_a_dry_run_of_a_report_publishes_nothing(jobs_command, tmp_path, monkeypatch):
     monkeypatch.setenv("TELLER_REPORTS_URL", tmp_path.as_uri())
-    dead = office.job(
+    dead = jobs_command.add(
         state="dead", kind="build_report", payload={"report": "trial_balance", "format": "csv"}
     )
 
-    result = office.command("retry", dead, "--dry-run")
+    result = jobs_command.run("retry", dead, "--dry-run")
 
     assert "would be completed" in result.stdout or "would be snoozed" in result.stdout
     assert list(tmp_path.rglob("*")) == []
 
 
-def test_a_dry_run_by_filter_takes_all_of_them(office):
-    dead = [transfer_job(office, "1.00")[0] for _ in range(2)]
+def test_a_dry_run_by_filter_takes_all_of_them(jobs_command):
+    dead = [transfer_job(jobs_command, "1.00")[0] for _ in range(2)]
 
-    result = office.command("retry", "--kind", "transfer_funds", "--dry-run")
+    result = jobs_command.run("retry", "--kind", "transfer_funds", "--dry-run")
 
     assert {line.split()[0] for line in result.stdout.splitlines()} == set(map(str, dead))
 
 
-def test_what_has_taken_effect_is_not_run_dry(office):
-    done = office.job(state="completed")
+def test_what_has_taken_effect_is_not_run_dry(jobs_command):
+    done = jobs_command.add(state="completed")
 
-    assert isinstance(office.command("retry", done, "--dry-run").exception, UsageError)
+    assert isinstance(jobs_command.run("retry", done, "--dry-run").exception, UsageError)
 
 
-def test_a_queued_job_is_cancelled_with_a_reason_and_aborted_in_redis(office, queue):
-    waiting = office.job(redis_id="order-43")
+def test_a_queued_job_is_cancelled_with_a_reason_and_aborted_in_redis(jobs_command, queue):
+    waiting = jobs_command.add(redis_id="order-43")
 
-    result = office.command("cancel", "order-43", "--reason", "sold out")
-    job = office.find(waiting)
+    result = jobs_command.run("cancel", "order-43", "--reason", "sold out")
+    job = jobs_command.find(waiting)
 
     assert result.exit_code == 0, result.output
     assert (job.state, job.result) == ("cancelled", {"reason": "sold out"})
     assert queue.zscore("arq:abort", "order-43") is not None
 
 
-def test_a_job_that_has_taken_effect_is_not_cancelled(office):
-    done = office.job(state="completed")
+def test_a_job_that_has_taken_effect_is_not_cancelled(jobs_command):
+    done = jobs_command.add(state="completed")
 
-    result = office.command("cancel", done)
+    result = jobs_command.run("cancel", done)
 
     assert result.exit_code == command.NOT_DONE
     assert "too late" in result.stderr
-    assert office.find(done).state == "completed"
+    assert jobs_command.find(done).state == "completed"
 
 
-def test_many_queued_jobs_are_cancelled_after_a_yes(office):
-    waiting = [office.job() for _ in range(3)]
-    dead = office.job(state="dead")
+def test_many_queued_jobs_are_cancelled_after_a_yes(jobs_command):
+    waiting = [jobs_command.add() for _ in range(3)]
+    dead = jobs_command.add(state="dead")
 
-    assert office.command("cancel", "--all", input="n\n").exit_code == 1
-    assert "3 jobs cancelled" in office.command("cancel", "--all", "--yes").stdout
-    assert [office.find(one).state for one in waiting] == ["cancelled"] * 3
-    assert office.find(dead).state == "dead"
+    assert jobs_command.run("cancel", "--all", input="n\n").exit_code == 1
+    assert "3 jobs cancelled" in jobs_command.run("cancel", "--all", "--yes").stdout
+    assert [jobs_command.find(one).state for one in waiting] == ["cancelled"] * 3
+    assert jobs_command.find(dead).state == "dead"

@@ -24,7 +24,7 @@ BATCH_TRIES_MAX: Final = 8
 RETRY_BASE_S: Final = 0.1
 SEND_TIMEOUT_S: Final = 5.0
 
-_PASSING: Final = frozenset(
+_WORTH_A_RETRY: Final = frozenset(
     {Trouble.CONFLICT, Trouble.LOCK_TIMEOUT, Trouble.CONNECTION, Trouble.SERVER_RESOURCES}
 )
 
@@ -117,7 +117,7 @@ class Loader:
                     return await accept_many(session, candidates)
             except Exception as error:
                 trouble = diagnose(error).trouble
-                if trouble not in _PASSING:
+                if trouble not in _WORTH_A_RETRY:
                     raise
                 if tries == BATCH_TRIES_MAX:
                     raise LoadingStoppedError(

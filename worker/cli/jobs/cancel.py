@@ -1,6 +1,6 @@
 """Queued jobs are cancelled: in PostgreSQL first, then Redis stops those that run."""
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
@@ -35,7 +35,7 @@ class Canceller:
         """Cancel jobs by id; return those that had not ended."""
         async with self._sessions() as session, session.begin():
             cancelled = await cancel_these(session, ids, self._reason)
-        await best_effort(self._abort(cancelled.values()))
+        await best_effort(abort(self._redis, cancelled.values(), self._queue_name))
         return list(cancelled)
 
     async def all_of(self, which: Filter) -> AsyncIterator[int]:
@@ -45,9 +45,5 @@ class Canceller:
                 cancelled = await cancel_batch(session, which, self._reason, limit=BATCH)
             if not cancelled:
                 return
-            await best_effort(self._abort(cancelled.values()))
+            await best_effort(abort(self._redis, cancelled.values(), self._queue_name))
             yield len(cancelled)
-
-    async def _abort(self, redis_ids: Collection[str]) -> None:
-        """Stop the jobs that run: it saves their work."""
-        await abort(self._redis, redis_ids, self._queue_name)
