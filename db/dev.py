@@ -1,14 +1,18 @@
-"""How a group of jobs stands, found by the prefix that their keys share."""
+"""What the demo and the fault injection ask: how groups of jobs and the connections stand.
 
-from collections.abc import Sequence
+A group is found by the prefix that its jobs' keys share.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import text
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,27 @@ COMPLETED = text("""
     WHERE starts_with(key, :prefix) AND state = 'completed' ORDER BY id
 """)
 
+QUEUED = text("SELECT count(*) FROM jobs WHERE state = 'queued'")
+
+ENDED_OTHERWISE = text("""
+    SELECT count(*) FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[])) AS wanted (id, state)
+    LEFT JOIN jobs ON jobs.id = wanted.id
+    WHERE jobs.state IS DISTINCT FROM wanted.state
+""")
+
+TERMINATE = text("""
+    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+    WHERE application_name LIKE :name AND datname = current_database()
+      AND pid <> pg_backend_pid()
+""")
+
+IDLE_IN_TRANSACTION = text("""
+    SELECT count(*) FROM pg_stat_activity
+    WHERE state LIKE 'idle in transaction%' AND datname = current_database()
+      AND pid <> pg_backend_pid()
+      AND state_change < clock_timestamp() - CAST(:longer_than AS interval)
+""")
+
 
 async def tally(session: "AsyncSession", prefix: str) -> Tally:
     """Count the jobs whose keys begin with `prefix`."""
@@ -76,3 +101,28 @@ async def completed(session: "AsyncSession", prefix: str) -> Sequence[Job]:
     """Return the completed jobs whose keys begin with `prefix`, in order of acceptance."""
     rows = await session.execute(COMPLETED, {"prefix": prefix})
     return [Job(*row) for row in rows]
+
+
+async def queued(session: "AsyncSession") -> int:
+    """Count the jobs that are not final."""
+    found: int = await session.scalar(QUEUED)
+    return found
+
+
+async def ended_otherwise(session: "AsyncSession", states: "Mapping[UUID, str]") -> int:
+    """Count the jobs that are not in the state they should be in, the missing ones included."""
+    wanted = {"ids": list(states), "states": list(states.values())}
+    found: int = await session.scalar(ENDED_OTHERWISE, wanted)
+    return found
+
+
+async def terminate_backends(connection: "AsyncConnection", name_like: str) -> int:
+    """End this database's connections whose application name is like that; return how many."""
+    ended: int = await connection.scalar(TERMINATE, {"name": name_like})
+    return ended
+
+
+async def idle_in_transaction(session: "AsyncSession", longer_than: timedelta) -> int:
+    """Count this database's connections that hold a transaction open and do nothing for long."""
+    found: int = await session.scalar(IDLE_IN_TRANSACTION, {"longer_than": longer_than})
+    return found

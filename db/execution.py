@@ -105,6 +105,8 @@ FITS_ANOTHER_VERSION = text("""
     FROM job_kinds WHERE kind = :kind
 """)
 
+TRACEPARENT = text("SELECT traceparent FROM jobs WHERE id = :id")
+
 FIND_PAYLOAD = text("SELECT payload, enqueued_at FROM jobs WHERE id = :id")
 
 NOTE_FAILURE = text("""
@@ -170,6 +172,11 @@ class Record:
         """Return the payload and time of acceptance of a job that came by its id alone."""
         row = (await self._session.execute(FIND_PAYLOAD, {"id": job_id})).one_or_none()
         return None if row is None else Accepted(row.payload, row.enqueued_at)
+
+    async def traceparent(self, job_id: UUID) -> str | None:
+        """Return the trace context (W3C) that the job's caller sent, or None."""
+        context: str | None = await self._session.scalar(TRACEPARENT, {"id": job_id})
+        return context
 
     async def fits_another_version(self, job: JobRef, schema: str) -> bool:
         """Return whether the schema in the database is not ours, and takes this payload."""

@@ -1,16 +1,23 @@
-"""Looking at jobs and connections from outside: the queries of `worker jobs` and of the checks."""
+"""What an operator may see and change: the queries of `worker jobs`.
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+Dead jobs run again and queued ones are cancelled; nothing else is changed.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
+import orjson
 from sqlalchemy import text
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from db.dispatch import Unsent
+from db.execution import ERRORS_KEPT_MAX
 
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncSession
 
     from db.execution import State
 
@@ -63,7 +70,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """Everything that the record says of a job."""
+    """Everything that is stored of a job."""
 
     id: UUID
     redis_id: str | None
@@ -104,27 +111,42 @@ WHOLE = text("""
     FROM jobs WHERE id = :id
 """)
 
-QUEUED = text("SELECT count(*) FROM jobs WHERE state = 'queued'")
+# The row is queued again, so it can be finalized again: by the new delivery or by a late one of the
+# dead job, whichever is first, and by no other.
+REPLAY: Final = """
+    UPDATE jobs
+    SET state = 'queued', attempts = 0, result = NULL, finished_at = NULL, dispatched_at = NULL,
+        run_at = clock_timestamp(),
+        errors = CASE WHEN jsonb_array_length(errors) < :errors_max THEN errors ELSE errors - 0 END
+          || jsonb_build_array(CAST(:note AS jsonb)
+               || jsonb_build_object('try', attempts, 'at', clock_timestamp()))
+    WHERE id IN ({which}) AND state = 'dead'
+    RETURNING id, redis_id, kind, payload, run_at, enqueued_at
+"""
 
-ENDED_OTHERWISE = text("""
-    SELECT count(*) FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[])) AS wanted (id, state)
-    LEFT JOIN jobs ON jobs.id = wanted.id
-    WHERE jobs.state IS DISTINCT FROM wanted.state
-""")
+# What dies again during a replay of many has a later end, and is not replayed a second time.
+REPLAY_BATCH = text(
+    REPLAY.format(
+        which=f"""
+        SELECT id FROM jobs WHERE {MATCHES} AND state = 'dead' AND finished_at < :until
+        ORDER BY finished_at, id LIMIT :limit FOR UPDATE SKIP LOCKED"""  # noqa: S608 - our own
+    )
+)
+REPLAY_THESE = text(REPLAY.format(which="SELECT unnest(CAST(:ids AS uuid[]))"))
 
-BALANCES = text("SELECT id, balance FROM accounts WHERE id = ANY(CAST(:ids AS uuid[]))")
+# MATERIALIZED: the function would otherwise run before the lock, which then finds no row.
+CANCEL_BATCH = text(f"""
+    WITH batch AS MATERIALIZED (
+      SELECT id, redis_id FROM jobs WHERE {MATCHES} AND state = 'queued'
+      ORDER BY run_at, id LIMIT :limit FOR UPDATE SKIP LOCKED)
+    SELECT id, redis_id FROM batch WHERE cancel_job(id, :reason)
+""")  # noqa: S608 - a constant of our own
 
-TERMINATE = text("""
-    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-    WHERE application_name LIKE :name AND datname = current_database()
-      AND pid <> pg_backend_pid()
-""")
-
-IDLE_IN_TRANSACTION = text("""
-    SELECT count(*) FROM pg_stat_activity
-    WHERE state LIKE 'idle in transaction%' AND datname = current_database()
-      AND pid <> pg_backend_pid()
-      AND state_change < clock_timestamp() - CAST(:longer_than AS interval)
+CANCEL_THESE = text("""
+    WITH these AS MATERIALIZED (
+      SELECT id, redis_id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) AND state = 'queued'
+      ORDER BY id FOR UPDATE)
+    SELECT id, redis_id FROM these WHERE cancel_job(id, :reason)
 """)
 
 
@@ -152,37 +174,45 @@ async def count_jobs(session: "AsyncSession", which: Filter) -> int:
 
 
 async def find_job(session: "AsyncSession", job_id: UUID) -> Whole | None:
-    """Return all that the record says of a job, or None."""
+    """Return everything that is stored of a job, or None."""
     row = (await session.execute(WHOLE, {"id": job_id})).one_or_none()
     return None if row is None else Whole(*row)
 
 
-async def queued(session: "AsyncSession") -> int:
-    """Count the jobs that are not final."""
-    found: int = await session.scalar(QUEUED)
-    return found
+async def replay_these(
+    session: "AsyncSession", ids: "Sequence[UUID]", note: str
+) -> "Sequence[Unsent]":
+    """Put dead jobs back into the queue, their attempts renewed; return those that were dead."""
+    rows = await session.execute(REPLAY_THESE, {"ids": list(ids), **_entry(note)})
+    return [Unsent(*row) for row in rows]
 
 
-async def ended_otherwise(session: "AsyncSession", states: "Mapping[UUID, str]") -> int:
-    """Count the jobs that are not in the state they should be in, the missing ones included."""
-    wanted = {"ids": list(states), "states": list(states.values())}
-    found: int = await session.scalar(ENDED_OTHERWISE, wanted)
-    return found
+async def replay_batch(
+    session: "AsyncSession", which: Filter, note: str, *, until: datetime, limit: int
+) -> "Sequence[Unsent]":
+    """Put up to `limit` dead jobs back that died before `until`."""
+    query = {**which.as_parameters(), **_entry(note), "until": until, "limit": limit}
+    return [Unsent(*row) for row in await session.execute(REPLAY_BATCH, query)]
 
 
-async def balances(session: "AsyncSession", accounts: "Sequence[UUID]") -> dict[UUID, int]:
-    """Return accounts' balances in minor units."""
-    rows = await session.execute(BALANCES, {"ids": list(accounts)})
-    return {row.id: row.balance for row in rows}
+async def cancel_these(
+    session: "AsyncSession", ids: "Sequence[UUID]", reason: str
+) -> dict[UUID, str]:
+    """Cancel jobs that have not taken effect; return the Redis ids of those that had not."""
+    rows = await session.execute(CANCEL_THESE, {"ids": list(ids), "reason": reason})
+    return {row.id: row.redis_id or str(row.id) for row in rows}
 
 
-async def terminate_backends(connection: "AsyncConnection", name_like: str) -> int:
-    """End this database's connections whose application name is like that; return how many."""
-    ended: int = await connection.scalar(TERMINATE, {"name": name_like})
-    return ended
+async def cancel_batch(
+    session: "AsyncSession", which: Filter, reason: str, *, limit: int
+) -> dict[UUID, str]:
+    """Cancel up to `limit` queued jobs; those that run from PostgreSQL are passed over."""
+    which = replace(which, state="queued")
+    query = {**which.as_parameters(), "reason": reason, "limit": limit}
+    rows = await session.execute(CANCEL_BATCH, query)
+    return {row.id: row.redis_id or str(row.id) for row in rows}
 
 
-async def idle_in_transaction(session: "AsyncSession", longer_than: timedelta) -> int:
-    """Count this database's connections that hold a transaction open and do nothing for long."""
-    found: int = await session.scalar(IDLE_IN_TRANSACTION, {"longer_than": longer_than})
-    return found
+def _entry(note: str) -> dict[str, object]:
+    entry = {"error": REPLAYED, "message": note, "sqlstate": None}
+    return {"note": orjson.dumps(entry).decode(), "errors_max": ERRORS_KEPT_MAX}

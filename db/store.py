@@ -1,8 +1,13 @@
-"""The store: one transaction's view of the database, an attribute per aggregate."""
+"""The store: what a handler may read and write, one attribute per aggregate.
 
-from typing import TYPE_CHECKING
+The one file of `db/` that joins the machine's and the bank's. Without a bank, `audit` has
+RECORD_RULES and `retention` no condition.
+"""
 
-from db.audit import Audit
+from typing import TYPE_CHECKING, Final
+
+from db.audit import RECORD_RULES, Audit
+from db.bank.audit_rules import COUNTED, LEDGER_RULES
 from db.bank.ledger import Ledger
 from db.bank.reports import Reports
 from db.bank.retention import KEPT
@@ -12,16 +17,18 @@ from db.retention import Retention
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
+RULES: Final = (*RECORD_RULES, *LEDGER_RULES)
+
 
 class Store:
-    """What a handler may read and write. It never begins, commits or rolls back."""
+    """One transaction's view of the database. It never begins, commits or rolls back."""
 
     __slots__ = ("audit", "ledger", "reports", "retention", "session", "users")
 
     def __init__(self, session: "AsyncSession") -> None:
         self.session = session
-        self.audit = Audit(session)
-        self.ledger = Ledger(session)
+        self.audit = Audit(session, RULES, counted=COUNTED)
         self.retention = Retention(session, kept=KEPT)
+        self.ledger = Ledger(session)
         self.reports = Reports(session)
         self.users = Users(session)

@@ -1,4 +1,4 @@
-"""The fleet: a row per worker process, refreshed by its heartbeat."""
+"""The worker processes, and the backlog that waits for them. Cheap enough for every few seconds."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -11,6 +11,34 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
 SHOWN_MAX: Final = 500
+COUNTED_MAX: Final = 100_000
+"""Counts stop here: a number this large says all, and a larger one costs more to find."""
+UNSENT_LOOKED_AT_MAX: Final = 10_000
+"""How many of the oldest due jobs are looked at for one that was never sent."""
+
+# A job that runs is still `queued` in its row, so the age includes what runs.
+BACKLOG = text("""
+    SELECT
+      (SELECT count(*) FROM (
+         SELECT FROM jobs WHERE state = 'queued' AND run_at <= clock_timestamp() LIMIT :counted
+       ) AS due) AS runnable,
+      (SELECT count(*) FROM (
+         SELECT FROM jobs WHERE state = 'queued' AND run_at > clock_timestamp() LIMIT :counted
+       ) AS later) AS scheduled,
+      (SELECT count(*) FROM (
+         SELECT FROM jobs WHERE state = 'dead' LIMIT :counted
+       ) AS dead) AS dead,
+      coalesce(extract(epoch FROM clock_timestamp() - (
+         SELECT run_at FROM jobs WHERE state = 'queued' ORDER BY run_at, id LIMIT 1
+       )), 0)::float8 AS oldest_s,
+      coalesce(extract(epoch FROM clock_timestamp() - (
+         SELECT min(greatest(run_at, enqueued_at)) FROM (
+           SELECT run_at, enqueued_at, dispatched_at FROM jobs
+           WHERE state = 'queued' AND run_at <= clock_timestamp()
+           ORDER BY run_at, id LIMIT :looked_at
+         ) AS due WHERE dispatched_at IS NULL
+       )), 0)::float8 AS unsent_s
+""")
 
 BEAT = text("""
     INSERT INTO workers AS w (id, host, pid, version, kinds, state, mode, jobs_running)
@@ -31,7 +59,7 @@ FLEET = text("""
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """What a worker process tells of itself."""
+    """What a worker process writes about itself."""
 
     id: UUID
     host: str
@@ -45,7 +73,7 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A worker process as its last heartbeat told."""
+    """A worker process as of its last heartbeat."""
 
     id: UUID
     host: str
@@ -67,7 +95,7 @@ class Seen:
 
 
 class Workers:
-    """The fleet as one session sees it."""
+    """The worker processes as one session sees them."""
 
     def __init__(self, session: "AsyncSession") -> None:
         self._session = session
@@ -88,3 +116,28 @@ class Workers:
         """
         rows = await self._session.execute(FLEET, {"silence": silence, "shown": SHOWN_MAX})
         return [Seen(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's name
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits, counted up to `COUNTED_MAX`."""
+
+    runnable: int
+    scheduled: int
+    dead: int
+    oldest_runnable_age_s: float
+    relay_lag_s: float
+    """How long the oldest due job has waited to be sent to Redis."""
+
+
+async def backlog(session: "AsyncSession") -> Backlog:
+    """Return what waits now."""
+    bounds = {"counted": COUNTED_MAX, "looked_at": UNSENT_LOOKED_AT_MAX}
+    row = (await session.execute(BACKLOG, bounds)).one()
+    return Backlog(
+        runnable=row.runnable,
+        scheduled=row.scheduled,
+        dead=row.dead,
+        oldest_runnable_age_s=max(0.0, row.oldest_s),
+        relay_lag_s=max(0.0, row.unsent_s),
+    )

@@ -48,5 +48,7 @@ async def audit_books(ctx: Context, wish: AuditBooks) -> BooksAudited:
     if broken:
         raise BooksBrokenError(f"{report.differences} differences in: {', '.join(broken)}")
     return BooksAudited(
-        jobs=report.jobs["accepted"], transfers=report.transfers, rules=len(report.findings)
+        jobs=report.jobs["accepted"],
+        transfers=report.counts["transfers"],
+        rules=len(report.findings),
     )

@@ -55,6 +55,9 @@ BALANCE_SUMS = text("""
 """)
 
 
+BALANCES = text("SELECT id, balance FROM accounts WHERE id = ANY(CAST(:ids AS uuid[]))")
+
+
 class Ledger:
     """The ledger as one session sees it."""
 
@@ -110,7 +113,12 @@ class Ledger:
         account: UUID = await self._session.scalar(WORLD_ACCOUNT, {"currency": currency})
         return account
 
+    async def balances(self, accounts: "Iterable[UUID]") -> "dict[UUID, int]":
+        """Return accounts' balances in minor units."""
+        rows = await self._session.execute(BALANCES, {"ids": list(accounts)})
+        return {row.id: row.balance for row in rows}
+
     async def balance_sums(self) -> dict[str, int]:
-        """Return Σ balance by currency, in minor units: 0 everywhere, for ever."""
+        """Return Σ balance by currency, in minor units: 0 everywhere, forever."""
         rows = await self._session.execute(BALANCE_SUMS)
         return {row.currency: row.total for row in rows}

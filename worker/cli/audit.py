@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from db.audit import Report, audit
+from db.audit import Report
+from db.store import Store
 from worker.cli._connections import open_connections
 from worker.cli._options import command_line
 
@@ -37,7 +38,7 @@ def run(as_json: Json = False) -> None:  # noqa: FBT002 - a flag of the command 
 
 async def _audit() -> Report:
     async with open_connections("audit") as opened, opened.sessions() as session:
-        return await audit(session)
+        return await Store(session).audit.run_in_snapshot()
 
 
 def show(report: Report, console: Console) -> None:
@@ -45,7 +46,8 @@ def show(report: Report, console: Console) -> None:
     states = ("completed", "rejected", "dead", "cancelled", "queued")
     parts = " + ".join(f"{report.jobs.get(state, 0):,} {state}" for state in states)
     console.print(f"{report.jobs['accepted']:,} accepted = {parts}")
-    console.print(f"{report.transfers:,} transfers")
+    for name, rows in report.counts.items():
+        console.print(f"{rows:,} {name}")
     table = Table("rule", "what must hold", "differences", "first of them")
     for finding in report.findings:
         style = "red" if finding.differences else ""

@@ -7,8 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from db.backlog import Backlog, backlog
-from db.workers import Seen, Workers
+from db.workers import Backlog, Seen, Workers, backlog
 from worker.monitoring.heartbeat import SILENCE_MAX
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from db.traces import Traces
+from db.execution import Record
 from worker.monitoring.heartbeat import code_version
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Tracing:
         """Return the trace context that the job was accepted with; never raises."""
         try:
             async with self._sessions() as session:
-                return await Traces(session).traceparent(job_id)
+                return await Record(session).traceparent(job_id)
         except Exception:  # noqa: BLE001 - a span without its link is better than a job not run
             return None
 

@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 
 from db.engine import create_engine, create_sessions
 from db.execution import ERRORS_KEPT_MAX, Failure, JobRef, Record
-from db.intervention import replay_these
-from db.operations import REPLAYED, find_job
+from db.operations import REPLAYED, find_job, replay_these
 from jobs._wire import job_id_of
 from tests.bank.kit import balance_of, open_account
 from worker.cli._options import UsageError

@@ -2,7 +2,7 @@
 
 import time
 
-from db.backlog import Backlog
+from db.workers import Backlog
 from worker.monitoring.backlog import BacklogMonitor, Snapshot
 from worker.monitoring.loop_lag import LoopLag
 from worker.monitoring.metrics import Metrics, Process

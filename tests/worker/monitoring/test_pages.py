@@ -7,8 +7,7 @@ from uuid import uuid4
 import orjson
 import pytest
 
-from db.backlog import Backlog
-from db.workers import Seen
+from db.workers import Backlog, Seen
 from tests.worker.monitoring.samples import sample_metrics
 from worker.monitoring.backlog import BacklogMonitor, Snapshot
 from worker.monitoring.http.pages import Pages

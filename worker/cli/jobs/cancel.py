@@ -4,8 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from db.intervention import cancel_batch, cancel_these
-from db.operations import Filter
+from db.operations import Filter, cancel_batch, cancel_these
 from jobs._wire import abort
 from worker.cli.jobs.redis import best_effort
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from db.dispatch import Unsent
-from db.intervention import replay_batch, replay_these
-from db.operations import Filter
+from db.operations import Filter, replay_batch, replay_these
 from jobs._wire import put, result_key
 from worker.cli.jobs.redis import best_effort
 from worker.maintenance.relay import queued_jobs

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from redis.asyncio import Redis
 
-from db.operations import terminate_backends
+from db.dev import terminate_backends
 from worker.dev.chaos.patience import insist
 from worker.dev.chaos.plan import Fault, Kind
 from worker.dev.chaos.sites import MARK

@@ -15,10 +15,8 @@ from arq.connections import ArqRedis
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from sqlalchemy import make_url
 
-from db.audit import audit
-from db.dev import completed
+from db.dev import completed, ended_otherwise, idle_in_transaction, queued
 from db.engine import create_engine, create_sessions
-from db.operations import balances, ended_otherwise, idle_in_transaction, queued
 from db.store import Store
 from jobs import Client
 from worker.app import migrate_database
@@ -114,7 +112,7 @@ async def run(place: "Site", wishes: Wishes, console: "Console") -> Summary:
         wrong = await _wrong_balances(storm, accounts, orders)
         missing = await _missing(storm, orders)
         async with storm.sessions() as session:
-            audited = await audit(session)
+            audited = await Store(session).audit.run_in_snapshot()
         return Summary(
             seed=wishes.seed,
             orders=len(orders),
@@ -291,7 +289,7 @@ async def _wrong_balances(
     deposit = int(load.DEPOSIT.replace(".", ""))
     moved = load.moved_cents(orders)
     async with storm.sessions() as session:
-        found = await balances(session, accounts)
+        found = await Store(session).ledger.balances(accounts)
     return [str(one) for one in accounts if found[one] != deposit + moved[one]]
 
 

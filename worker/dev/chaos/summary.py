@@ -143,6 +143,6 @@ def _lines(summary: Summary) -> list[str]:
         f"{told.events['job.dead']:,} jobs dead",
         (
             f"{summary.orders:,} transfers ordered; audit of {audited.jobs['accepted']:,} jobs "
-            f"and {audited.transfers:,} transfers: difference {audited.differences}"
+            f"and {audited.counts['transfers']:,} transfers: difference {audited.differences}"
         ),
     ]

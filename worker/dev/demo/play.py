@@ -14,7 +14,6 @@ from arq import create_pool
 from pydantic_core import to_json
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from db.audit import audit
 from db.dev import Tally, completed, tally
 from db.engine import create_sessions, open_engine
 from db.store import Store
@@ -133,7 +132,7 @@ async def _acts(stage: Stage, started_at: float) -> Summary:
     await stage.enqueue("reports", _reports(stage.run, wallets[0]))
     final = await stage.finish("reports")
     async with stage.sessions() as session:
-        audited = await audit(session)
+        audited = await Store(session).audit.run_in_snapshot()
     async with stage.sessions() as session:
         balances = await Store(session).ledger.balance_sums()
         reports = await completed(session, f"demo-{stage.run}-report-")

@@ -62,7 +62,8 @@ def show(summary: Summary, console: "Console") -> None:
         verdict = "[bold red]something is wrong: run `python -m worker audit`[/]"
     console.print(
         f"\naudit of {summary.audit.jobs['accepted']:,} jobs and "
-        f"{summary.audit.transfers:,} transfers, difference {summary.audit.differences}: {verdict}"
+        f"{summary.audit.counts['transfers']:,} transfers, "
+        f"difference {summary.audit.differences}: {verdict}"
     )
     console.print(f"{summary.seconds:.1f} s")
 

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
+from db.dev import queued
 from db.engine import create_engine, create_sessions
-from db.operations import queued
 from jobs import Client, Request
 from tests.bank.kit import balance_of, broken_rules, open_account
 from tests.worker.loop.kit import eventually

@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
 
-from db.audit import audit
+from db.store import Store
 from jobs import Client, Request
 from tests.bank.kit import balance_of, broken_rules, open_account
 from tests.worker.loop.kit import eventually
@@ -119,6 +119,7 @@ async def test_a_frozen_worker_that_wakes_up_applies_nothing_twice(stack, own_se
         await eventually(nothing_is_held)
     await nothing_was_done_twice(own_sessions, payees)
     async with own_sessions() as session:
-        found = {one.name for one in (await audit(session)).findings if one.differences}
+        report = await Store(session).audit.run_in_snapshot()
+    found = {one.name for one in report.findings if one.differences}
     # The deposits of these tests have no jobs; everything else must hold.
     assert found <= {"transfer_has_job"}
