@@ -29,6 +29,9 @@ async def stuck_jobs(stack, sessions):
         payees = [await open_account(sessions) for _ in range(JOBS)]
         client = Client(redis, sessions=sessions)
         async with sessions() as holder:
+            # However long the workers take to start, the row stays locked.
+            await holder.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+            await holder.execute(text("SET LOCAL transaction_timeout = 0"))
             await holder.execute(
                 text("SELECT FROM accounts WHERE id = :id FOR UPDATE"), {"id": payer}
             )
