@@ -27,10 +27,10 @@ from worker.execution.arq_adapter import EXECUTOR, WORKER, TellerWorker, arq_fun
 from worker.execution.executor import Executor
 from worker.execution.progress import ProgressBoard
 from worker.execution.retry import full_jitter
-from worker.maintenance.cron import check
+from worker.maintenance.cron import checked_schedules
 from worker.maintenance.fallback import Fallback
 from worker.maintenance.relay import Relay
-from worker.maintenance.runner import Duties, Duty
+from worker.maintenance.runner import Duty, DutyRunner
 from worker.maintenance.scheduler import Scheduler
 from worker.monitoring import Health
 from worker.monitoring.events import Events, log_events
@@ -139,19 +139,19 @@ class Options:
         )
         duties: list[Duty] = [
             Relay(sessions, ctx["redis"], settings.queue_name, events),
-            Scheduler(sessions, check(kinds), events),
+            Scheduler(sessions, checked_schedules(kinds), events),
             *health.duties,
         ]
         if worker is not None:
             duties.append(Fallback(worker, sessions, events))
-        ctx[DUTIES] = Duties(duties, events)
+        ctx[DUTIES] = DutyRunner(duties, events)
         ctx[DUTIES].start()
         health.ready()
         events.emit("worker.started", concurrency=settings.concurrency)
 
     async def _stop(self, ctx: dict[Any, Any]) -> None:
         # A start that failed half-way has less to release.
-        duties: Duties | None = ctx.pop(DUTIES, None)
+        duties: DutyRunner | None = ctx.pop(DUTIES, None)
         if duties is not None:
             await duties.stop()
         health: Health | None = ctx.pop(HEALTH, None)

@@ -12,7 +12,7 @@ from db.schedules import Made, Schedules, Summary
 from jobs import Job, Schedule, registry
 from worker.cli._connections import open_connections
 from worker.cli._options import UsageError, command_line
-from worker.maintenance.cron import check, upcoming
+from worker.maintenance.cron import checked_schedules, upcoming
 from worker.maintenance.relay import SWEEP_PAUSE_S
 
 app = command_line()
@@ -28,9 +28,9 @@ Count = Annotated[int, typer.Option("--next", min=1, max=1_000, help="Runs to pr
 @app.command()
 def schedules(name: Name = None, count: Count = PREVIEW) -> None:
     """Show each schedule, its last runs, and the next runs of all."""
-    declared = [pair for pair in check(registry()) if name in (None, pair[1].name)]
+    declared = [pair for pair in checked_schedules(registry()) if name in (None, pair[1].name)]
     if not declared:
-        known = ", ".join(schedule.name for _, schedule in check(registry()))
+        known = ", ".join(schedule.name for _, schedule in checked_schedules(registry()))
         raise UsageError(f"there is no schedule {name!r}; there are: {known}")
     past = PAST if name is None else PAST_OF_ONE
     now, summaries, made = asyncio.run(_past([schedule.name for _, schedule in declared], past))

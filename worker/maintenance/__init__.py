@@ -1,1 +1,1 @@
-"""Background duties: what a worker does between jobs, one file each."""
+"""Background duties: what every worker repeats beside its jobs, one file each."""

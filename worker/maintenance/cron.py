@@ -1,10 +1,10 @@
-"""When a schedule fires: instants in UTC, computed from the clock on the wall.
+"""When a schedule fires: the instants in UTC of an interval, or of a cron expression in its zone.
 
-`cronsim` reads the cron language and walks local time, which has no gaps. What a change of the
-clocks makes of a local time is decided here, in a few lines that a property test compares with
-every zone of the tz database. cronsim's own walk through aware times failed it: runs are lost where
-clocks move by half an hour (Caracas 2007, Lord Howe every year), and inside a repeated hour it
-answers with times that are over.
+`cronsim` parses the cron expression and yields local times, as if no clock ever changed. What a
+change of the clocks does to a local time is decided here, in a few lines that a property test
+compares with every zone of the tz database. cronsim's own walk through aware times fails that test:
+it loses runs where clocks change by half an hour (Caracas 2007, Lord Howe every year), and within a
+repeated hour it yields times that have passed.
 """
 
 import heapq
@@ -31,21 +31,21 @@ CLOCK_CHANGE_MAX: Final = timedelta(hours=25)
 
 
 class ScheduleError(StartupError):
-    """A schedule that cannot be: the message names it and says why."""
+    """A schedule that cannot run: the message names it and says why."""
 
 
 def instants(when: Cron | Every, after: datetime) -> "Iterator[datetime]":
-    """Yield the times that lie after `after`, in UTC, strictly rising, without end."""
+    """Yield the times after `after`, in UTC, each later than the one before; most have no end."""
     if isinstance(when, Every):
-        return _by_stopwatch(when, after)
-    return _by_wall_clock(when, after)
+        return _interval_instants(when, after)
+    return _cron_instants(when, after)
 
 
-def check(kinds: "Mapping[str, Job]") -> "tuple[tuple[Job, Schedule], ...]":
-    """Return every schedule with its job, each checked to be one that can run.
+def checked_schedules(kinds: "Mapping[str, Job]") -> "tuple[tuple[Job, Schedule], ...]":
+    """Return every schedule with its job, after checking that it can run.
 
     Raises:
-        ScheduleError: one cannot; or two share a name.
+        ScheduleError: one cannot run, or two share a name.
     """
     found: dict[str, tuple[Job, Schedule]] = {}
     for job in kinds.values():
@@ -76,14 +76,14 @@ def _check(job: "Job", schedule: "Schedule") -> None:
         )
 
 
-def _by_stopwatch(every: Every, after: datetime) -> "Iterator[datetime]":
+def _interval_instants(every: Every, after: datetime) -> "Iterator[datetime]":
     number = (after - EPOCH) // every.interval + 1
     while True:
         yield EPOCH + number * every.interval
         number += 1
 
 
-def _by_wall_clock(cron: Cron, after: datetime) -> "Iterator[datetime]":
+def _cron_instants(cron: Cron, after: datetime) -> "Iterator[datetime]":
     zone = cron.zone()
     start = _local(after, zone)
     if _clocks_change_near(after, zone):
@@ -91,10 +91,11 @@ def _by_wall_clock(cron: Cron, after: datetime) -> "Iterator[datetime]":
     times: Iterator[datetime]
     if _follows_real_time(cron):
         times = heapq.merge(
-            _real(_naive(cron, start), zone, fold=0), _real(_naive(cron, start), zone, fold=1)
+            _shown_instants(_local_times(cron, start), zone, fold=0),
+            _shown_instants(_local_times(cron, start), zone, fold=1),
         )
     else:
-        times = (_once(naive, zone) for naive in _naive(cron, start))
+        times = (_first_instant(local, zone) for local in _local_times(cron, start))
     last = after
     for instant in times:
         if instant > last:
@@ -103,26 +104,31 @@ def _by_wall_clock(cron: Cron, after: datetime) -> "Iterator[datetime]":
 
 
 def _follows_real_time(cron: Cron) -> bool:
-    """Tell "every so often" from "at a time of day", as Debian's cron does."""
+    """Return whether an expression means "every so often", and not "at a time of day".
+
+    The first goes by real time and the second by the clock on the wall: Debian's cron does so too.
+    """
     minute, hour = cron.expression.split()[:2]
     return minute.startswith("*") or hour.startswith("*")
 
 
-def _naive(cron: Cron, start: datetime) -> "Iterator[datetime]":
+def _local_times(cron: Cron, start: datetime) -> "Iterator[datetime]":
     # cronsim begins after its start, which may itself be a match.
     return iter(CronSim(cron.expression, start - timedelta(seconds=1)))
 
 
-def _real(naive: "Iterator[datetime]", zone: "ZoneInfo", *, fold: int) -> "Iterator[datetime]":
-    """Yield the instants at which the wall shows these times; a time in a gap has none."""
-    for local in naive:
+def _shown_instants(
+    local_times: "Iterator[datetime]", zone: "ZoneInfo", *, fold: int
+) -> "Iterator[datetime]":
+    """Yield the instants at which a clock on the wall shows these times; one in a gap has none."""
+    for local in local_times:
         instant = local.replace(tzinfo=zone, fold=fold).astimezone(UTC)
         if _local(instant, zone) == local:
             yield instant
 
 
-def _once(local: datetime, zone: "ZoneInfo") -> datetime:
-    """Return the one instant of a time of day: the first of two, or the end of the gap."""
+def _first_instant(local: datetime, zone: "ZoneInfo") -> datetime:
+    """Return the one instant of a time of day: the first of two, or the end of its gap."""
     instant = local.replace(tzinfo=zone, fold=0).astimezone(UTC)
     if _local(instant, zone) == local:
         return instant
@@ -149,5 +155,5 @@ def _clocks_change_near(instant: datetime, zone: "ZoneInfo") -> bool:
 
 
 def upcoming(schedule: "Schedule", after: datetime, count: int) -> list[datetime]:
-    """Return the next `count` times."""
+    """Return the next `count` times at which a schedule fires."""
     return list(islice(instants(schedule.when, after), count))

@@ -1,7 +1,7 @@
-"""Degraded mode: while Redis is away, jobs are claimed straight from the record.
+"""Degraded mode: while Redis does not answer, jobs are claimed from PostgreSQL.
 
-A job's own transaction holds its row, so no two workers run it at once, and the row is free again
-the moment a worker dies. Nothing is written to say who runs what: there is nothing to clean up.
+The transaction of a job holds a lock on the job's row, so no two workers run it at once, and the
+lock ends the moment that a worker dies. No claim is written down: there is nothing to clean up.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from worker.execution.arq_adapter import TellerWorker
     from worker.monitoring.events import Events
 
-LOOK_FOR_LOSS_EVERY_S: Final = 0.2
+CHECK_PAUSE_S: Final = 0.2
+"""Between two looks at the connection to Redis, while it is there."""
 BUSY_PAUSE_S: Final = 0.02
 IDLE_PAUSE_S: Final = 0.25
+"""Between two looks for due jobs, where the last one found some, or none."""
 
 
 class Fallback:
-    """One process's way of working without Redis; a duty like the others."""
+    """Claims jobs for one process while there is no Redis: a background duty."""
 
     name = "fallback"
 
@@ -36,20 +38,15 @@ class Fallback:
         self._events = events
         self._degraded = False
 
-    @property
-    def degraded(self) -> bool:
-        """Whether jobs come from the record at the moment."""
-        return self._degraded
-
     async def step(self) -> float:
-        """Fill the free slots from the record if Redis is away; return the pause in seconds."""
-        self._notice(lost=not self._worker.connection.available)
+        """Fill the free slots with due jobs if there is no Redis; return the pause in seconds."""
+        self._report(lost=not self._worker.connection.available)
         if not self._degraded:
-            return LOOK_FOR_LOSS_EVERY_S
-        started = await self.fill_slots()
+            return CHECK_PAUSE_S
+        started = await self._fill_slots()
         return BUSY_PAUSE_S if started else IDLE_PAUSE_S
 
-    async def fill_slots(self) -> int:
+    async def _fill_slots(self) -> int:
         """Start as many due jobs as there are free slots, and return how many."""
         free = self._worker.free_slots if self._worker.allow_pick_jobs else 0
         if free < 1:
@@ -57,14 +54,15 @@ class Fallback:
         async with self._sessions() as session:
             jobs = await Dispatch(session).peek_runnable(free)
         running = self._worker.tasks
-        fresh = [job for job in jobs if job.delivery_id not in running]
-        for job in fresh:
+        startable = [job for job in jobs if job.delivery_id not in running]
+        for job in startable:
             self._worker.run_local(
                 job.delivery_id, wire.FROM_RECORD, [job.kind], job_try=job.attempts + 1
             )
-        return len(fresh)
+        return len(startable)
 
-    def _notice(self, *, lost: bool) -> None:
+    def _report(self, *, lost: bool) -> None:
+        """Emit an event where Redis was lost, or came back, since the last step."""
         if lost != self._degraded:
             self._degraded = lost
             self._events.emit("redis.lost" if lost else "redis.back")

@@ -1,9 +1,9 @@
-"""The relay: sends to Redis whatever the record holds and Redis may not know.
+"""The relay: sends jobs to Redis that PostgreSQL has accepted and Redis may not have.
 
-Three ways a job can be missing there: its client's ring was lost (or a psql user rang nothing),
-Redis was flushed or restarted, or a single entry vanished. The sweep finds the first and the last;
-the epoch finds the second, and then everything is sent again. Sending is harmless to repeat, so
-any number of relays may run side by side.
+A job can be missing there in three ways: the client could not send it, or it was enqueued by SQL
+alone; Redis was flushed or restarted; or a single entry was lost. A sweep of the rows finds the
+first and the last. A restart shows in Redis' own run id, and then every queued job is sent again.
+Sending may be repeated without harm, so any number of relays may run side by side.
 """
 
 import asyncio
@@ -28,26 +28,33 @@ if TYPE_CHECKING:
     from worker.monitoring.events import Events
 
 BATCH_MAX: Final = 500
+"""Jobs in one sweep."""
 REBUILD_PAGE: Final = 2_000
+"""Jobs in one page of a rebuild."""
 SWEEP_PAUSE_S: Final = 1.0
 AHEAD: Final = timedelta(minutes=1)
+"""A job goes to Redis when it is due within this time; until then its row alone has it."""
 GRACE: Final = timedelta(seconds=1)
+"""A client sends its job itself; it has this long before a sweep does."""
 RESEND_AFTER: Final = timedelta(minutes=10)
-RING_TIMEOUT_S: Final = 2.0
-"""The rows of a sweep are locked meanwhile: a Redis that is silent must not hold up their jobs."""
+"""A job that was sent and is still queued after this time is sent again."""
+SEND_TIMEOUT_S: Final = 2.0
+"""A sweep locks its rows while it sends: a Redis that does not answer must not block their jobs."""
 REBUILD_MARK_S: Final = 10
-"""How long a rebuild holds without a page sent; then another relay takes over."""
+"""How long a rebuild may go without sending a page; then another relay takes over."""
 
-# The mark is one relay's: a second rebuild beside it would never let the first one be the last.
-_KEEP_MARK: Final = """
+# Only the relay that set the mark may extend it: two rebuilds at once would keep invalidating each
+# other. An extension to 0 seconds removes the mark.
+_EXTEND_MARK: Final = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then
   return redis.call('EXPIRE', KEYS[1], ARGV[2])
 end
 return 0
 """
 
-# Only if nothing wiped Redis while the rebuild ran: otherwise what was sent first is gone.
-_SEAL_EPOCH: Final = """
+# The run id is stored only while the mark is there: a Redis that was flushed during the rebuild has
+# lost the jobs that were sent first, and must be rebuilt again.
+_FINISH_REBUILD: Final = """
 if redis.call('GET', KEYS[2]) == ARGV[1] then
   redis.call('SET', KEYS[1], ARGV[2])
   redis.call('DEL', KEYS[2])
@@ -59,15 +66,17 @@ return 0
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What one step did, for the log and the tests."""
+    """What one round did."""
 
     jobs: int
     rebuilt: bool
+    """Whether every queued job was sent again."""
     pause_s: float
+    """Until the next round."""
 
 
 class Relay:
-    """One process's relay. `step()` does one round; `worker.maintenance.runner` owns the loop."""
+    """One process's relay, a background duty."""
 
     name = "relay"
 
@@ -82,7 +91,7 @@ class Relay:
         self._redis = redis
         self._queue_name = queue_name
         self._events = events
-        self._epoch_key = f"{queue_name}:epoch"
+        self._run_id_key = f"{queue_name}:epoch"
         self._rebuild_key = f"{queue_name}:rebuild"
 
     async def step(self) -> float:
@@ -93,9 +102,9 @@ class Relay:
         return sent.pause_s
 
     async def round(self) -> Sent:
-        """Rebuild the queue if Redis is not the one it was, else sweep one batch."""
+        """Rebuild the queue if Redis has restarted or was flushed, else sweep one batch."""
         run_id = str((await self._redis.info("server"))["run_id"])
-        if await self._redis.get(self._epoch_key) != run_id.encode():
+        if await self._redis.get(self._run_id_key) != run_id.encode():
             return await self._rebuild(run_id)
         sent = await self._sweep()
         return Sent(sent, rebuilt=False, pause_s=0.0 if sent == BATCH_MAX else SWEEP_PAUSE_S)
@@ -105,25 +114,27 @@ class Relay:
             unsent = await Dispatch(session).take_unsent(
                 BATCH_MAX, ahead=AHEAD, grace=GRACE, resend_after=RESEND_AFTER
             )
-            # Sent before it is marked: a crash in between sends twice, which is harmless.
-            async with asyncio.timeout(RING_TIMEOUT_S):
+            # Sent before the rows are marked: a crash in between sends twice, without harm.
+            async with asyncio.timeout(SEND_TIMEOUT_S):
                 await put(self._redis, queued_jobs(unsent), self._queue_name)
             await session.commit()
             return len(unsent)
 
     async def _rebuild(self, run_id: str) -> Sent:
-        """Send every queued job again, in order of time, then mark this Redis as complete.
+        """Send every queued job again, in order of time, then store this Redis' run id.
 
-        One relay does it; the others wait for the mark's end, or for that of the relay.
+        One relay at a time does it, and holds a mark; the others do nothing until the mark is gone.
         """
         token = secrets.token_hex(8)
         if not await self._redis.set(self._rebuild_key, token, nx=True, ex=REBUILD_MARK_S):
             return Sent(0, rebuilt=False, pause_s=SWEEP_PAUSE_S)
         try:
             sent = await self._send_everything(token)
-            await self._script(_SEAL_EPOCH, [self._epoch_key, self._rebuild_key], token, run_id)
+            await self._run_script(
+                _FINISH_REBUILD, [self._run_id_key, self._rebuild_key], token, run_id
+            )
         except Exception:
-            await self._let_go(token)
+            await self._release_mark(token)
             raise
         return Sent(sent, rebuilt=True, pause_s=0.0)
 
@@ -134,17 +145,17 @@ class Relay:
             await put(self._redis, queued_jobs(page), self._queue_name)
             sent += len(page)
             position = (page[-1].run_at, page[-1].id)
-            if not await self._script(_KEEP_MARK, [self._rebuild_key], token, REBUILD_MARK_S):
-                break  # wiped meanwhile: the next round begins anew
+            if not await self._run_script(_EXTEND_MARK, [self._rebuild_key], token, REBUILD_MARK_S):
+                break  # Redis was flushed meanwhile: the next round begins anew
         return sent
 
-    async def _let_go(self, token: str) -> None:
-        """Let the next round begin anew at once; where Redis is away the mark ends by itself."""
+    async def _release_mark(self, token: str) -> None:
+        """Have the next round begin anew at once; without Redis, the mark expires by itself."""
         with suppress(RedisError, OSError):
-            async with asyncio.timeout(RING_TIMEOUT_S):
-                await self._script(_KEEP_MARK, [self._rebuild_key], token, 0)
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                await self._run_script(_EXTEND_MARK, [self._rebuild_key], token, 0)
 
-    async def _script(self, text: str, keys: list[str], *arguments: str | int) -> int:
+    async def _run_script(self, text: str, keys: list[str], *arguments: str | int) -> int:
         done = await self._redis.execute_command(  # type: ignore[no-untyped-call]
             "EVAL", text, len(keys), *keys, *arguments
         )

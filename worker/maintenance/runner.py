@@ -1,7 +1,7 @@
-"""Background duties: each has a `step()` that does one round and says how long to rest.
+"""Runs background duties: each has a `step()` that does one round and returns how long to rest.
 
-The loop here owns sleeping, stopping and logging. A duty that fails rests and tries again: no
-server that is away ends a worker.
+The loop here owns sleeping, stopping and reporting. A duty that fails rests and is tried again, so
+no failure of PostgreSQL or Redis ends a worker.
 """
 
 import asyncio
@@ -19,19 +19,23 @@ if TYPE_CHECKING:
 FAILURE_PAUSE_MIN_S: Final = 0.2
 FAILURE_PAUSE_MAX_S: Final = 5.0
 STEP_TIMEOUT_S: Final = 300.0
-STOP_WAIT_S: Final = 5.0
+STOP_WAIT_MAX_S: Final = 5.0
 
 
 class Duty(Protocol):
-    """Something that a worker does between jobs."""
+    """Work that a worker repeats beside its jobs."""
 
     name: str
+    """Identifies it in events and metrics."""
 
     async def step(self) -> float:
-        """Do one round; return the seconds until the next."""
+        """Do one round; return the seconds until the next.
+
+        It may be cancelled at any point, and takes `STEP_TIMEOUT_S` at most.
+        """
 
 
-class Duties:
+class DutyRunner:
     """Runs duties side by side until stopped."""
 
     def __init__(self, duties: "Sequence[Duty]", events: "Events") -> None:
@@ -40,18 +44,18 @@ class Duties:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin every duty's loop in the running event loop."""
+        """Start one task per duty in the running event loop."""
         self._tasks = [
             asyncio.create_task(self._repeat(duty), name=f"duty {duty.name}")
             for duty in self._duties
         ]
 
     async def stop(self) -> None:
-        """End every loop, between rounds or within one: a round may always be cut short."""
+        """Cancel every task, between rounds or within one, and wait until they have ended."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=STOP_WAIT_S)
+            await asyncio.wait(self._tasks, timeout=STOP_WAIT_MAX_S)
 
     async def _repeat(self, duty: Duty) -> None:
         failures = 0
@@ -62,12 +66,12 @@ class Duties:
                 failures = 0
             except Exception as error:  # noqa: BLE001 - a duty outlives every failure of a round
                 failures += 1
-                trouble = diagnose(error)
+                diagnosis = diagnose(error)
                 self._events.emit(
                     "duty.failed",
                     duty=duty.name,
                     error=type(error).__name__,
-                    sqlstate=trouble.sqlstate,
+                    sqlstate=diagnosis.sqlstate,
                     failures=failures,
                 )
                 pause_s = FAILURE_PAUSE_MIN_S + full_jitter(

@@ -1,8 +1,8 @@
 """The scheduler: turns times into jobs, each exactly once, however many workers try.
 
-Every schedule has a row with the time up to which it is decided. One worker at a time holds it,
-and in one transaction writes the jobs, an occurrence `(schedule, fire_at)` for each, and the new
-time. The row is also what remembers a night without workers.
+Every schedule has a row with the time up to which its runs are decided. One worker at a time locks
+the row, and in one transaction enqueues the jobs, writes an occurrence `(schedule, fire_at)` for
+each, and moves the time. So the row also shows what was missed while no worker ran.
 """
 
 from collections import deque
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from worker.monitoring.events import Events
 
 ON_TIME: Final = timedelta(minutes=1)
-"""A run that starts within this time of its own was not missed."""
+"""A run that starts within this time of its own is not a missed one."""
 MADE_MAX: Final = 100
 """Jobs of one schedule in one transaction; the rest follows at once in the next."""
-COUNTED_MAX: Final = 10_000
-"""Missed runs are counted up to here; a bound for the time that counting takes."""
+MISSED_COUNTED_MAX: Final = 10_000
+"""Missed runs are counted up to here: it bounds the time that counting takes."""
 FAILED_PAUSE_S: Final = 5.0
 PAUSE_MAX_S: Final = 15.0
-"""The scheduler looks at the clock at least this often: clocks jump, laptops sleep."""
+"""The clock is read at least this often: clocks are changed, and machines sleep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,13 @@ class Due:
     """What to do about one schedule now."""
 
     make: tuple[datetime, ...] = ()
+    """The runs to enqueue."""
     missed: int = 0
+    """How many runs to drop."""
     checked_until: datetime | None = None
-    """The new mark; None when there is nothing to decide."""
+    """Up to when runs are decided from now on; None when there is nothing to decide."""
     more: bool = False
+    """Whether more runs are due than one transaction enqueues."""
 
 
 def due(schedule: "Schedule", checked_until: datetime, now: datetime) -> Due:
@@ -57,9 +60,9 @@ def due(schedule: "Schedule", checked_until: datetime, now: datetime) -> Due:
         missed += max(0, _count(schedule, oldest, now) - 1)
         return _decided((latest,) if latest else (), missed, now)
     if schedule.missed == "skip":
-        fresh = max(oldest, now - ON_TIME)
-        missed += _count(schedule, oldest, fresh)
-        oldest = fresh
+        on_time = max(oldest, now - ON_TIME)
+        missed += _count(schedule, oldest, on_time)
+        oldest = on_time
     make = _between(schedule, oldest, now, MADE_MAX + 1)
     if len(make) > MADE_MAX:
         return Due(make[:MADE_MAX], missed, checked_until=make[MADE_MAX - 1], more=True)
@@ -81,7 +84,7 @@ def _between(
 
 
 def _count(schedule: "Schedule", after: datetime, until: datetime) -> int:
-    return len(_between(schedule, after, until, COUNTED_MAX)) if after < until else 0
+    return len(_between(schedule, after, until, MISSED_COUNTED_MAX)) if after < until else 0
 
 
 def _latest(schedule: "Schedule", after: datetime, until: datetime) -> datetime | None:
@@ -96,7 +99,7 @@ def _latest(schedule: "Schedule", after: datetime, until: datetime) -> datetime 
 
 
 class Scheduler:
-    """One process's scheduler. `step()` does one round; `runner.py` owns the loop."""
+    """One process's scheduler, a background duty."""
 
     name = "scheduler"
 
@@ -107,26 +110,33 @@ class Scheduler:
         events: "Events",
         clock: "Callable[[], datetime] | None" = None,
     ) -> None:
-        """Watch `schedules` by `clock`, or else by the database's: there is only one of it."""
+        """Watch schedules by a clock.
+
+        Args:
+            sessions: for the schedules' rows.
+            schedules: with the job of each.
+            events: where runs are reported.
+            clock: for tests; by default PostgreSQL's, which all workers share.
+        """
         self._sessions = sessions
         self._schedules = schedules
         self._events = events
         self._clock = clock
 
     async def step(self) -> float:
-        """Make what is due, and return the seconds until the next run of any schedule."""
+        """Enqueue what is due, and return the seconds until the next run of any schedule."""
         if not self._schedules:
             return PAUSE_MAX_S
         now, marks = await self._marks()
         pause_s = PAUSE_MAX_S
         for job, schedule in self._schedules:
             if due(schedule, marks[schedule.name], now).checked_until is not None:
-                pause_s = min(pause_s, await self._tried(job, schedule, now))
+                pause_s = min(pause_s, await self._try_to_decide(job, schedule, now))
             pause_s = min(pause_s, _seconds_until_next(schedule, now))
         return pause_s
 
     async def _marks(self) -> tuple[datetime, dict[str, datetime]]:
-        """Return the time, and up to which each schedule is decided; new ones begin now."""
+        """Return the time, and up to when each schedule is decided; a new one is up to now."""
         async with self._sessions() as session:
             schedules = Schedules(session)
             now = self._clock() if self._clock else await schedules.clock()
@@ -139,8 +149,8 @@ class Scheduler:
                 marks = await schedules.marks(list(specs))
         return now, {name: mark for name, (mark, _) in marks.items()}
 
-    async def _tried(self, job: "Job", schedule: "Schedule", now: datetime) -> float:
-        """Decide one schedule; a mistake in it must not hold up the others."""
+    async def _try_to_decide(self, job: "Job", schedule: "Schedule", now: datetime) -> float:
+        """Decide one schedule, and return the pause; its mistake must not delay the others."""
         try:
             more = await self._decide(job, schedule, now)
         except Exception as error:
@@ -157,7 +167,7 @@ class Scheduler:
         return 0.0 if more else PAUSE_MAX_S
 
     async def _decide(self, job: "Job", schedule: "Schedule", now: datetime) -> bool:
-        """Make what is due of one schedule, unless another worker is at it; tell if more is."""
+        """Enqueue what is due of a schedule that no other worker holds; return whether more is."""
         async with self._sessions() as session:
             schedules = Schedules(session)
             mark = await schedules.hold(schedule.name)

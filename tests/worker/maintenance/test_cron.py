@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs import Cron, Every, Payload, Schedule, job, registry
-from worker.maintenance.cron import ScheduleError, check, instants
+from worker.maintenance.cron import ScheduleError, checked_schedules, instants
 
 ZONES = sorted(available_timezones() - {"localtime", "Factory"})
 MINUTE = timedelta(minutes=1)
@@ -208,7 +208,7 @@ def scheduled(*schedules):
 )
 def test_a_schedule_that_cannot_be_is_refused_with_its_reason(schedules, message):
     with pytest.raises(ScheduleError, match=message):
-        check(scheduled(*schedules))
+        checked_schedules(scheduled(*schedules))
 
 
 @pytest.mark.parametrize(
@@ -227,4 +227,4 @@ def test_a_schedule_with_a_wrong_shape_cannot_be_declared(make):
 
 
 def test_every_schedule_that_is_shipped_can_run():
-    assert "purge_record" in {schedule.name for _, schedule in check(registry())}
+    assert "purge_record" in {schedule.name for _, schedule in checked_schedules(registry())}

@@ -3,7 +3,6 @@
 import asyncio
 import uuid
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -33,30 +32,29 @@ def settings(database_url, valkey, monkeypatch):
 
 @asynccontextmanager
 async def running(settings):
-    """Run a worker; yield a counter of its events, each with an `asyncio.Event` to wait for."""
-    told: dict[str, Any] = {}
+    """Run a worker; yield its events by name, each as an `asyncio.Event` to wait for."""
+    emitted: dict[str, asyncio.Event] = {}
 
-    def hear(name, fields):
-        told.setdefault(name, asyncio.Event()).set()
-        told.setdefault("log", []).append((name, fields))
+    def note(name, _fields):
+        emitted.setdefault(name, asyncio.Event()).set()
 
-    worker = create_worker(settings, handle_signals=False, subscribers=[hear])
+    worker = create_worker(settings, handle_signals=False, subscribers=[note])
     task = asyncio.create_task(worker.async_run())
     try:
-        await heard(told, "worker.started")
-        yield told
+        await wait_for_event(emitted, "worker.started")
+        yield emitted
     finally:
         await worker.close()
         await asyncio.wait({task})
 
 
-async def heard(told, name):
+async def wait_for_event(emitted, name):
     async with asyncio.timeout(DEADLINE_S):
-        await told.setdefault(name, asyncio.Event()).wait()
+        await emitted.setdefault(name, asyncio.Event()).wait()
 
 
 async def accept_transfer(sessions, payer, payee, amount="1.00"):
-    """Accept a job by SQL alone: nobody rings Redis."""
+    """Accept a job by SQL alone: nothing is sent to Redis."""
     async with sessions() as session, session.begin():
         return await session.scalar(
             text(
@@ -81,21 +79,19 @@ async def finished(sessions, ids):
             await asyncio.sleep(0.02)
 
 
-async def test_jobs_run_from_the_record_while_redis_is_away_and_from_redis_when_it_is_back(
-    settings, engine, valkey
-):
+async def test_jobs_are_claimed_from_postgresql_until_redis_answers_again(settings, engine, valkey):
     sessions = create_sessions(engine)
     payer, payee = await open_account(sessions, balance="100.00"), await open_account(sessions)
 
-    async with running(settings) as told:
+    async with running(settings) as emitted:
         await asyncio.to_thread(valkey.kill)
-        await heard(told, "redis.lost")
+        await wait_for_event(emitted, "redis.lost")
         ids = [await accept_transfer(sessions, payer, payee) for _ in range(20)]
         await finished(sessions, ids)
         assert await balance_of(sessions, payee) == 2_000
 
         await asyncio.to_thread(valkey.start)
-        await heard(told, "redis.back")
+        await wait_for_event(emitted, "redis.back")
         more = [await accept_transfer(sessions, payer, payee) for _ in range(5)]
         await finished(sessions, more)
         assert await balance_of(sessions, payee) == 2_500
@@ -105,14 +101,14 @@ async def test_a_frozen_redis_is_as_good_as_none(settings, engine, valkey):
     sessions = create_sessions(engine)
     payer, payee = await open_account(sessions, balance="100.00"), await open_account(sessions)
 
-    async with running(settings) as told:
+    async with running(settings) as emitted:
         valkey.pause()
         try:
             ids = [await accept_transfer(sessions, payer, payee) for _ in range(5)]
             await finished(sessions, ids)
         finally:
             valkey.resume()
-        await heard(told, "redis.back")
+        await wait_for_event(emitted, "redis.back")
 
     assert await balance_of(sessions, payee) == 500
 
@@ -125,8 +121,8 @@ async def test_a_row_that_another_worker_holds_is_left_to_it(settings, engine, v
 
     async with sessions() as session:
         await session.execute(text("SELECT FROM jobs WHERE id = :id FOR UPDATE"), {"id": held})
-        async with running(settings) as told:
-            await heard(told, "redis.lost")
+        async with running(settings) as emitted:
+            await wait_for_event(emitted, "redis.lost")
             free = await accept_transfer(sessions, payer, payee)
             await finished(sessions, [free])
             state = await session.scalar(
@@ -149,7 +145,7 @@ async def test_a_worker_starts_without_redis(settings, engine, valkey):
     assert await balance_of(sessions, payee) == 100
 
 
-async def test_an_abort_is_written_into_the_record(settings, engine, valkey):
+async def test_an_abort_cancels_the_job_in_postgresql(settings, engine, valkey):
     from arq import create_pool
     from arq.connections import RedisSettings
 
@@ -173,8 +169,8 @@ async def test_an_abort_is_written_into_the_record(settings, engine, valkey):
     await pool.zadd("arq:abort", {str(job_id): 9_999_999_999_999})
     await pool.zadd("arq:queue", {str(job_id): 1})
 
-    async with running(settings) as told:
-        await heard(told, "job.aborted")
+    async with running(settings) as emitted:
+        await wait_for_event(emitted, "job.aborted")
 
     async with sessions() as session:
         state = await session.scalar(

@@ -37,7 +37,7 @@ async def accept(
         return [str(row.id) for row in rows]
 
 
-async def test_a_job_whose_ring_was_lost_is_sent(relay, sessions, redis):
+async def test_a_job_that_its_client_did_not_send_is_sent(relay, sessions, redis):
     await relay.round()
     (job_id,) = await accept(sessions)
 
@@ -48,7 +48,7 @@ async def test_a_job_whose_ring_was_lost_is_sent(relay, sessions, redis):
     assert orjson.loads(await redis.get(f"arq:job:{job_id}"))["f"] == "transfer_funds"
 
 
-async def test_a_client_is_left_a_moment_to_ring_for_itself(relay, sessions):
+async def test_a_client_has_a_moment_to_send_its_job_itself(relay, sessions):
     await relay.round()
     await accept(sessions, age=timedelta())
 
@@ -62,7 +62,7 @@ async def test_a_job_is_not_sent_again_and_again(relay, sessions):
     assert [(await relay.round()).jobs for _ in range(2)] == [1, 0]
 
 
-async def test_a_job_whose_time_is_far_off_stays_in_the_record(relay, sessions):
+async def test_a_job_whose_time_is_far_off_is_not_sent_yet(relay, sessions):
     await relay.round()
     await accept(sessions, due=timedelta(hours=1))
 

@@ -1,4 +1,4 @@
-"""What the relay has sent it can send again: the record is kept until the job is final."""
+"""What the relay has sent it can send again: a job's row is kept until the job is final."""
 
 import asyncio
 import uuid
@@ -116,12 +116,12 @@ async def test_a_rebuild_that_failed_begins_anew_at_once(relay, sessions, redis,
     assert await redis.zcard(QUEUE) == 10
 
 
-async def test_a_redis_that_is_silent_does_not_hold_the_rows_of_a_sweep(
+async def test_a_redis_that_does_not_answer_does_not_hold_the_rows_of_a_sweep(
     relay, sessions, monkeypatch
 ):
     await relay.round()
     job_id = await accept(sessions)
-    monkeypatch.setattr(module, "RING_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(module, "SEND_TIMEOUT_S", 0.05)
 
     async def be_silent(*_):
         await asyncio.Event().wait()

@@ -129,13 +129,13 @@ async def clock(sessions):
 
 
 @pytest.fixture
-def told():
+def emitted():
     return []
 
 
-def scheduler(sessions, clock, told, *schedules):
+def scheduler(sessions, clock, emitted, *schedules):
     kind = registry()["purge_record"]
-    events = Events(lambda name, fields: told.append((name, fields)))
+    events = Events(lambda name, fields: emitted.append((name, fields)))
     return Scheduler(sessions, [(kind, schedule) for schedule in schedules], events, clock)
 
 
@@ -152,34 +152,34 @@ async def jobs(sessions):
         return [tuple(row) for row in rows]
 
 
-async def test_a_new_schedule_begins_now_and_has_no_past(sessions, clock, told):
-    await scheduler(sessions, clock, told, nightly("all", 30 * DAY)).step()
+async def test_a_new_schedule_begins_now_and_has_no_past(sessions, clock, emitted):
+    await scheduler(sessions, clock, emitted, nightly("all", 30 * DAY)).step()
 
     assert await occurrences(sessions) == []
 
 
-async def test_a_run_becomes_a_job_with_its_key_and_its_time(sessions, clock, told):
-    duty = scheduler(sessions, clock, told, nightly())
+async def test_a_run_becomes_a_job_with_its_key_and_its_time(sessions, clock, emitted):
+    duty = scheduler(sessions, clock, emitted, nightly())
     await duty.step()
     clock.now = NIGHT + SECOND
     await duty.step()
 
     assert await jobs(sessions) == [("purge_record", "nightly@2026-03-10T02:00:00Z", NIGHT)]
     assert await occurrences(sessions) == [NIGHT]
-    [(name, fields)] = told
+    [(name, fields)] = emitted
     assert name == "schedule.made"
     assert (fields["schedule"], fields["late_s"]) == ("nightly", 1.0)
 
 
-async def test_a_step_says_how_long_to_rest(sessions, clock, told):
-    duty = scheduler(sessions, clock, told, nightly())
+async def test_a_step_says_how_long_to_rest(sessions, clock, emitted):
+    duty = scheduler(sessions, clock, emitted, nightly())
     assert await duty.step() == PAUSE_MAX_S
     clock.now = NIGHT - 3 * SECOND
     assert await duty.step() == 3.0
 
 
-async def test_twenty_workers_make_exactly_one(sessions, clock, told):
-    duties = [scheduler(sessions, clock, told, nightly()) for _ in range(20)]
+async def test_twenty_workers_make_exactly_one(sessions, clock, emitted):
+    duties = [scheduler(sessions, clock, emitted, nightly()) for _ in range(20)]
     await asyncio.gather(*(duty.step() for duty in duties))
     clock.now = NIGHT + SECOND
     await asyncio.gather(*(duty.step() for duty in duties))
@@ -187,13 +187,13 @@ async def test_twenty_workers_make_exactly_one(sessions, clock, told):
 
     assert len(await jobs(sessions)) == 1
     assert await occurrences(sessions) == [NIGHT]
-    assert [name for name, _ in told] == ["schedule.made"]
+    assert [name for name, _ in emitted] == ["schedule.made"]
 
 
 async def test_a_crash_before_the_commit_leaves_neither_job_nor_occurrence(
-    sessions, clock, told, monkeypatch
+    sessions, clock, emitted, monkeypatch
 ):
-    duty = scheduler(sessions, clock, told, nightly())
+    duty = scheduler(sessions, clock, emitted, nightly())
     await duty.step()
     clock.now = NIGHT + SECOND
 
@@ -208,40 +208,40 @@ async def test_a_crash_before_the_commit_leaves_neither_job_nor_occurrence(
     assert await occurrences(sessions) == [NIGHT]
 
 
-async def test_a_night_without_workers_is_caught_up(sessions, clock, told):
-    await scheduler(sessions, clock, told, nightly("all", 7 * DAY)).step()
+async def test_a_night_without_workers_is_caught_up(sessions, clock, emitted):
+    await scheduler(sessions, clock, emitted, nightly("all", 7 * DAY)).step()
     clock.now = NIGHT + 2 * DAY + 6 * HOUR
-    await scheduler(sessions, clock, told, nightly("all", 7 * DAY)).step()
+    await scheduler(sessions, clock, emitted, nightly("all", 7 * DAY)).step()
 
     assert await occurrences(sessions) == [NIGHT, NIGHT + DAY, NIGHT + 2 * DAY]
 
 
-async def test_what_is_dropped_is_told_and_counted(sessions, clock, told):
-    duty = scheduler(sessions, clock, told, nightly("skip"))
+async def test_what_is_dropped_is_reported_and_counted(sessions, clock, emitted):
+    duty = scheduler(sessions, clock, emitted, nightly("skip"))
     await duty.step()
     clock.now = NIGHT + 2 * DAY + 6 * HOUR
     await duty.step()
     await duty.step()
 
-    assert told == [("schedule.missed", {"schedule": "nightly", "runs": 3})]
+    assert emitted == [("schedule.missed", {"schedule": "nightly", "runs": 3})]
     async with sessions() as session:
         assert (await Schedules(session).summaries())["nightly"].missed == 3
 
 
-async def test_a_changed_timetable_makes_no_runs_of_the_past(sessions, clock, told):
-    await scheduler(sessions, clock, told, nightly("all", 7 * DAY)).step()
+async def test_a_changed_timetable_makes_no_runs_of_the_past(sessions, clock, emitted):
+    await scheduler(sessions, clock, emitted, nightly("all", 7 * DAY)).step()
     clock.now = NIGHT + 5 * DAY
     hourly = nightly("all", 7 * DAY, when=Cron("0 * * * *"))
-    await scheduler(sessions, clock, told, hourly).step()
+    await scheduler(sessions, clock, emitted, hourly).step()
 
     assert await occurrences(sessions) == [NIGHT + 5 * DAY]
 
 
 async def test_old_and_new_workers_side_by_side_neither_lose_nor_double_a_run(
-    sessions, clock, told
+    sessions, clock, emitted
 ):
-    old = scheduler(sessions, clock, told, nightly("all", DAY))
-    new = scheduler(sessions, clock, told, nightly("all", DAY, when=Cron("0 2,3 * * *")))
+    old = scheduler(sessions, clock, emitted, nightly("all", DAY))
+    new = scheduler(sessions, clock, emitted, nightly("all", DAY, when=Cron("0 2,3 * * *")))
     for seconds in range(-20, 120, 10):
         clock.now = NIGHT + seconds * SECOND
         await (old if seconds % 20 else new).step()
@@ -250,17 +250,19 @@ async def test_old_and_new_workers_side_by_side_neither_lose_nor_double_a_run(
     assert len(await jobs(sessions)) == 1
 
 
-async def test_a_schedule_whose_job_is_refused_does_not_hold_up_the_others(sessions, clock, told):
+async def test_a_schedule_whose_job_is_refused_does_not_hold_up_the_others(
+    sessions, clock, emitted
+):
     class Unknown(Payload):
         """A kind that the database does not know."""
 
         kind = "never_registered"
 
     @job(Unknown)
-    async def unknown(ctx, wish):
+    async def unknown(ctx, request):
         """Do nothing."""
 
-    duty = scheduler(sessions, clock, told, nightly())
+    duty = scheduler(sessions, clock, emitted, nightly())
     bad = (unknown, nightly(name="bad", payload=Unknown()))
     duty = Scheduler(sessions, [bad, *duty._schedules], duty._events, clock)
     await duty.step()
@@ -268,15 +270,15 @@ async def test_a_schedule_whose_job_is_refused_does_not_hold_up_the_others(sessi
     pause_s = await duty.step()
 
     assert await occurrences(sessions) == [NIGHT]
-    assert [(name, fields["schedule"]) for name, fields in told] == [
+    assert [(name, fields["schedule"]) for name, fields in emitted] == [
         ("schedule.failed", "bad"),
         ("schedule.made", "nightly"),
     ]
-    assert told[0][1]["sqlstate"] == "TL001"
+    assert emitted[0][1]["sqlstate"] == "TL001"
     assert 0 < pause_s <= ON_TIME.total_seconds()
 
 
-async def test_a_payload_may_depend_on_the_local_time_of_its_run(sessions, clock, told):
+async def test_a_payload_may_depend_on_the_local_time_of_its_run(sessions, clock, emitted):
     seen = []
 
     def payload(at):
@@ -284,7 +286,7 @@ async def test_a_payload_may_depend_on_the_local_time_of_its_run(sessions, clock
         return PurgeRecord()
 
     berlin = nightly(when=Cron("30 3 * * *", "Europe/Berlin"), payload=payload)
-    duty = scheduler(sessions, clock, told, berlin)
+    duty = scheduler(sessions, clock, emitted, berlin)
     await duty.step()
     clock.now = NIGHT + HOUR / 2
     await duty.step()
@@ -292,8 +294,8 @@ async def test_a_payload_may_depend_on_the_local_time_of_its_run(sessions, clock
     assert seen == ["2026-03-10T03:30:00+01:00"]
 
 
-async def test_without_a_clock_of_its_own_it_goes_by_the_databases(sessions, clock, told):
-    duty = scheduler(sessions, None, told, nightly(when=Every(SECOND)))
+async def test_without_a_clock_of_its_own_it_goes_by_the_databases(sessions, clock, emitted):
+    duty = scheduler(sessions, None, emitted, nightly(when=Every(SECOND)))
     await duty.step()
     async with sessions() as session, session.begin():
         await session.execute(
@@ -301,4 +303,4 @@ async def test_without_a_clock_of_its_own_it_goes_by_the_databases(sessions, clo
         )
     await duty.step()
 
-    assert told[0][0] == "schedule.made"
+    assert emitted[0][0] == "schedule.made"
