@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from jobs import Job
     from worker.execution.executor import Executor
+    from worker.loop.outcomes import Ending, RunOutcome
 
 WORKER: Final = "teller_worker"
 """The worker's place in its own ctx; absent where arq's stock loop runs our functions."""
@@ -46,20 +47,21 @@ class TellerWorker(Worker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - arq's thirty options
         super().__init__(*args, **kwargs)
         self.ctx[WORKER] = self
-        self.runner.on_refuse = self._cancel_aborted
+        self.runner.confirm_end = self._confirm_end
 
     def is_aborting(self, redis_id: str) -> bool:
         """Return whether a client has asked for this job's end."""
         return redis_id in self.aborting_tasks
 
-    async def _cancel_aborted(self, redis_id: str, reason: str) -> None:
+    async def _confirm_end(self, ending: "Ending") -> "RunOutcome":
         """When a client aborts a job that waits, cancel it in PostgreSQL before Redis ends it.
 
         Otherwise the relay would send the job again once Redis has forgotten it.
         """
         executor: Executor | None = self.ctx.get(EXECUTOR)
-        if reason == ABORTED and executor is not None:
-            await executor.abort(redis_id)
+        if ending.reason == ABORTED and executor is not None:
+            await executor.abort(ending.job_id)
+        return ending.outcome
 
 
 def arq_functions(jobs: "Mapping[str, Job]") -> list[Function]:

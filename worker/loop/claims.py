@@ -28,6 +28,8 @@ class Claim:
     score: int
     """When the job was due, in Unix milliseconds."""
     aborted_at_ms: int | None = None
+    crashes: int = 0
+    """How many earlier claims of the job never ended: their processes died under it."""
     enqueue_ms: int = 0
     """When a client enqueued the job; known once the body is decoded."""
     in_redis: bool = True
@@ -42,6 +44,8 @@ class Claim:
     """Whether the run is in the worker's counters."""
     in_slot: bool = True
     """Whether the job still occupies a slot; it may leave before Redis has its completion."""
+    parked: bool = False
+    """Whether the job gave its slot away while it waits for something else than this process."""
 
 
 @dataclass(slots=True, eq=False)

@@ -8,6 +8,8 @@ from arq.cron import CronJob
 from arq.jobs import SerializationError, deserialize_job_raw
 from arq.worker import JobExecutionFailed
 
+from .aborts import is_meant_for
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -77,8 +79,8 @@ def decode_claim(
         )
     except SerializationError as error:
         return Refusal(UNREADABLE, error)
-    if claim.aborted_at_ms is not None and claim.aborted_at_ms >= enqueue_ms:
-        # An abort that is older than the job was meant for an earlier one of the same id.
+    claim.enqueue_ms = enqueue_ms
+    if claim.aborted_at_ms is not None and is_meant_for(claim.aborted_at_ms, enqueue_ms):
         cancelled = asyncio.CancelledError()
         return Refusal(ABORTED, cancelled, name, args, kwargs, enqueue_ms)
     function = functions.get(name)

@@ -49,7 +49,12 @@ def run_result(
 
 
 def refusal_result(
-    worker: "arq.worker.Worker", claim: "Claim", refusal: "Refusal"
+    worker: "arq.worker.Worker",
+    claim: "Claim",
+    refusal: "Refusal",
+    outcome: object,
+    *,
+    success: bool,
 ) -> tuple[bytes, int]:
     """Return the result of a job that did not run; kept by the worker's settings, as in arq."""
     if not (worker.keep_result_forever or worker.keep_result_s > 0):
@@ -61,8 +66,8 @@ def refusal_result(
         refusal.kwargs,
         claim.tries,
         refusal.enqueue_ms,
-        success=False,
-        result=refusal.error,
+        success=success,
+        result=outcome,
         start_ms=now_ms,
         finished_ms=now_ms,
         ref=f"{claim.job_id}:{refusal.name}",

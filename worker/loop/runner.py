@@ -14,9 +14,20 @@ from . import decode, log_lines
 from .completer import Completion
 from .connection import LOSS_ERRORS
 from .decode import ReadyJob, Refusal, decode_claim
-from .outcomes import Aborted, Completed, Failed, HandBack, RetryLater, RunOutcome, outcome_of
+from .outcomes import (
+    Aborted,
+    Completed,
+    Ending,
+    Failed,
+    HandBack,
+    RetryLater,
+    RunOutcome,
+    is_final,
+    outcome_of,
+)
 from .results import passed_over, refusal_result, run_result
 from .scripts import PUT_BACK
+from .slots import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,6 +45,8 @@ RETRY_TTL_S: Final = 88_400
 """arq's own lifetime of a try counter."""
 HOOK_RETRY_S: Final = 1.0
 """How long a job waits whose `on_job_start` failed."""
+UNCONFIRMED_DELAY_MS: Final = 2_000
+"""How long a job waits whose end `confirm_end` failed to confirm."""
 UNKNOWN_AGE_MAX_MS: Final = 24 * 3_600_000
 """How long a job waits for a worker that knows its function before it ends as failed."""
 UNKNOWN_DELAY_MIN_MS: Final = 1_000
@@ -77,10 +90,23 @@ class Runner:
         self._completer = completer
         self.shutting_down = False
         """Whether jobs that are cancelled from now on are handed back and not retried."""
-        self.on_refuse: Callable[[str, str], Awaitable[None]] | None = None
-        """Awaited with a job's id and a reason of `decode.py` before Redis ends a job unrun.
+        self.is_final: Callable[[BaseException], bool] = is_final
+        """Whether an error that a job's function raised ends the job; by default every one does.
 
-        If it raises, the job is not ended: it will be delivered again.
+        After one that does not, the job is queued again, with a delay that grows with its tries.
+        `Retry`, `RetryJob` and cancellations keep arq's meaning, and are not asked about.
+        """
+        self.confirm_end: Callable[[Ending], Awaitable[RunOutcome]] | None = None
+        """Awaited before an end that the job's function did not choose: a refusal or an abort.
+
+        Nothing about the job is deleted from Redis before the answer, which is how the job ends:
+
+        - `ending.outcome`: as announced; whoever it concerns has recorded it.
+        - another `Completed` or `Failed`: the job had ended otherwise, and its caller is told that.
+        - `RetryLater(defer_ms)`: it cannot be recorded now. The job is queued again, its abort is
+          kept, and the question comes again with the next delivery.
+
+        If it raises, the job is queued again too.
         """
         self.passed_over: dict[str, JobResult] = {}
         """What a burst run reports of jobs that it left in the queue, by id."""
@@ -115,15 +141,18 @@ class Runner:
 
     async def _carry_out(self, claim: "Claim", job: ReadyJob) -> RunOutcome:
         worker = self._worker
-        claim.enqueue_ms = job.enqueue_ms
         ctx = {
             **worker.ctx,
             "job_id": job.job_id,
             "job_try": job.job_try,
             "enqueue_time": ms_to_datetime(job.enqueue_ms),
             "score": job.score,
+            "crashes": claim.crashes,
+            "slot": Slot(self._slots, claim),
         }
         run = await self.perform(job, ctx)
+        if isinstance(run.outcome, Aborted):
+            run.outcome = await self._confirm(_ending(claim, decode.ABORTED, run.outcome, job))
         self._count(claim, run.outcome)
         run_ms = run.finish_ms - run.start_ms
         log_lines.job_ends(job, run.outcome, run_ms, log_result=worker.log_results)
@@ -173,10 +202,10 @@ class Runner:
                 retry_jobs=worker.retry_jobs,
                 aborting=job.job_id in worker.aborting_tasks,
                 shutting_down=self.shutting_down,
+                is_final=self.is_final,
+                job_try=job.job_try,
             )
-            # The job's end follows; what it awaits must not find the task cancelled.
-            while task.cancelling():
-                task.uncancel()
+            _forget_cancel(task)
         finally:
             worker.job_tasks.pop(job.job_id, None)
             worker.aborting_tasks.discard(job.job_id)
@@ -229,13 +258,37 @@ class Runner:
     async def _refuse(self, claim: "Claim", refusal: Refusal) -> None:
         if refusal.reason == decode.UNKNOWN_FUNCTION and await self._put_back(claim, refusal):
             return
-        if self.on_refuse is not None:
-            await self.on_refuse(claim.job_id, refusal.reason)
-        log_lines.job_refused(claim.job_id, refusal)
-        claim.counted = True
-        self._worker.jobs_failed += 1
-        value, ttl_ms = refusal_result(self._worker, claim, refusal)
-        await self.record(claim, Completion(claim.job_id, claim.tries, "done", value, ttl_ms))
+        aborted = refusal.reason == decode.ABORTED
+        announced = Aborted(refusal.error) if aborted else Failed(refusal.error)
+        outcome = await self._confirm(_ending(claim, refusal.reason, announced, refusal))
+        self._count(claim, outcome)
+        match outcome:
+            case Completed(result):
+                value = refusal_result(self._worker, claim, refusal, result, success=True)
+            case Failed(error) | Aborted(error):
+                log_lines.job_refused(claim.job_id, refusal)
+                value = refusal_result(self._worker, claim, refusal, error, success=False)
+            case _:
+                await self.record(claim, _completion_again(claim, outcome))
+                return
+        await self.record(claim, Completion(claim.job_id, claim.tries, "done", *value))
+
+    async def _confirm(self, ending: Ending) -> RunOutcome:
+        """Return how a job really ends whose function did not choose the end."""
+        if self.confirm_end is None:
+            return ending.outcome
+        try:
+            return await self.confirm_end(ending)
+        except asyncio.CancelledError:
+            _forget_cancel(asyncio.current_task())
+            return HandBack()
+        except BaseException:
+            logger.exception(
+                "job %s: its end is not confirmed (%s), it will be delivered again",
+                ending.job_id,
+                ending.reason,
+            )
+            return RetryLater(UNCONFIRMED_DELAY_MS)
 
     async def _put_back(self, claim: "Claim", refusal: Refusal) -> bool:
         """Leave a job to a worker that knows its function; False when it has waited too long."""
@@ -256,6 +309,12 @@ class Runner:
         return True
 
 
+def _forget_cancel(task: "asyncio.Task[Any] | None") -> None:
+    """Take back a cancellation: the job's end follows, and must not find its task cancelled."""
+    while task is not None and task.cancelling():
+        task.uncancel()
+
+
 async def _call_hook(
     hook: "Callable[[dict[Any, Any]], Awaitable[Any]] | None", ctx: dict[Any, Any]
 ) -> None:
@@ -274,18 +333,40 @@ def _completion_of(
     """Turn an outcome into what is written to Redis."""
     keep_ms = _cron_keep_ms() if job.is_cron else 0
     match run.outcome:
-        case RetryLater(defer_ms) if defer_ms:
-            due_ms = timestamp_ms() + defer_ms
-            return Completion(job.job_id, claim.tries, "again", due_ms, keep_ms=keep_ms)
-        case HandBack():
-            return Completion(job.job_id, claim.tries, "back", claim.score, keep_ms=keep_ms)
         case Completed(result):
             value, ttl_ms = run_result(worker, job, result, run.times_ms, success=True)
         case Failed(error) | Aborted(error):
             value, ttl_ms = run_result(worker, job, error, run.times_ms, success=False)
         case _:
-            return Completion(job.job_id, claim.tries, "again", claim.score, keep_ms=keep_ms)
+            return _completion_again(claim, run.outcome, keep_ms)
     return Completion(job.job_id, claim.tries, "done", value, ttl_ms, keep_ms)
+
+
+def _completion_again(claim: "Claim", outcome: RunOutcome, keep_ms: int = 0) -> Completion:
+    """Turn an outcome that does not end the job into what is written to Redis."""
+    match outcome:
+        case RetryLater(defer_ms) if defer_ms:
+            due_ms = timestamp_ms() + defer_ms
+            return Completion(claim.job_id, claim.tries, "again", due_ms, keep_ms=keep_ms)
+        case HandBack():
+            return Completion(claim.job_id, claim.tries, "back", claim.score, keep_ms=keep_ms)
+        case _:
+            return Completion(claim.job_id, claim.tries, "again", claim.score, keep_ms=keep_ms)
+
+
+def _ending(claim: "Claim", reason: str, outcome: RunOutcome, job: ReadyJob | Refusal) -> Ending:
+    return Ending(
+        job_id=claim.job_id,
+        reason=reason,
+        outcome=outcome,
+        function=job.name,
+        args=job.args,
+        kwargs=job.kwargs,
+        body=claim.body,
+        tries=claim.tries,
+        crashes=claim.crashes,
+        enqueue_ms=claim.enqueue_ms,
+    )
 
 
 def _cron_keep_ms() -> int:

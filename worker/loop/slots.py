@@ -1,6 +1,8 @@
 """Slots: how a job takes one, and what the loop does when one is free again."""
 
 import asyncio
+from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from .completer import BATCH_FRACTION, BATCH_PATIENCE_S
@@ -14,6 +16,34 @@ if TYPE_CHECKING:
 
 HELD_PER_SLOT_MAX: Final = 2
 """Jobs held per slot: one runs, and the completion of another may still be on its way to Redis."""
+PARKED_MAX: Final = 256
+"""Jobs of this process that may wait without a slot; each keeps its memory and its lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A job's own slot, as the job finds it in `ctx["slot"]`."""
+
+    slots: "Slots"
+    claim: "Claim"
+
+    def park(self) -> bool:
+        """Give the slot away while the job waits; True when another job may use it now.
+
+        False, and the job keeps its slot, when `PARKED_MAX` jobs of this process wait already, or
+        when this one has no slot to give. The lease is renewed, and the job may be cancelled, as
+        for any job that runs.
+        """
+        return self.slots.park(self.claim)
+
+    async def resume(self) -> None:
+        """Take a slot again, as soon as one is free and before any new job; at once if not parked.
+
+        Raises:
+            asyncio.CancelledError: the job was cancelled; it has no slot then, and needs none to
+                end.
+        """
+        await self.slots.resume(self.claim)
 
 
 class Slots:
@@ -35,6 +65,9 @@ class Slots:
         self.awaits_ring = asyncio.Event()
         """Set while a slot is free and Redis is not known to have a due job for it."""
         self.awaits_ring.set()
+        self.parked_count = 0
+        """How many jobs wait without a slot."""
+        self._resuming: deque[tuple[Claim, asyncio.Future[None]]] = deque()
         self._backlog = False
         self._batch_size = max(1, int(worker.max_jobs * BATCH_FRACTION))
         self._refill: asyncio.TimerHandle | None = None
@@ -43,7 +76,8 @@ class Slots:
     def free_count(self) -> int:
         """How many more jobs could start now."""
         worker = self._worker
-        room_for_unrecorded = HELD_PER_SLOT_MAX * worker.max_jobs - len(self._claims.held)
+        unparked = len(self._claims.held) - self.parked_count
+        room_for_unrecorded = HELD_PER_SLOT_MAX * worker.max_jobs - unparked
         return max(0, min(worker.max_jobs - worker.job_counter, room_for_unrecorded))
 
     @property
@@ -75,6 +109,8 @@ class Slots:
             return
         claim.in_slot = False
         self._worker.job_counter -= 1
+        if self._resuming and self._grant_next():
+            return
         if self._backlog:
             self._refill_soon()
         elif self.accepting:
@@ -83,12 +119,59 @@ class Slots:
     def release(self, claim: "Claim") -> None:
         """Forget a job whose task ends."""
         self.free(claim)
+        if claim.parked:
+            claim.parked = False
+            self.parked_count -= 1
         self._claims.held.pop(claim.job_id, None)
         self._worker.tasks.pop(claim.job_id, None)
         if self._backlog:
             self._refill_soon()
         elif self._worker.burst:
             self.changed.set()
+
+    # Waiting without a slot
+
+    def park(self, claim: "Claim") -> bool:
+        """Empty the slot of a job that waits; False when too many wait already."""
+        if not claim.in_slot or self.parked_count >= PARKED_MAX:
+            return False
+        claim.parked = True
+        self.parked_count += 1
+        self.free(claim)
+        return True
+
+    async def resume(self, claim: "Claim") -> None:
+        """Put a parked job back into a slot; first come, first served, and before new jobs."""
+        if not claim.parked:
+            return
+        if self._worker.job_counter < self._worker.max_jobs and not self._resuming:
+            self._unpark(claim)
+            return
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._resuming.append((claim, granted))
+        try:
+            await granted
+        finally:
+            if not granted.done() or granted.cancelled():
+                self._resuming.remove((claim, granted))
+
+    def _grant_next(self) -> bool:
+        """Give a slot that has become free to the parked job that has waited longest."""
+        for claim, granted in self._resuming:
+            if not granted.done():
+                self._resuming.remove((claim, granted))
+                self._unpark(claim)
+                granted.set_result(None)
+                return True
+        return False
+
+    def _unpark(self, claim: "Claim") -> None:
+        claim.parked = False
+        self.parked_count -= 1
+        claim.in_slot = True
+        self._worker.job_counter += 1
+        if not self.free_count:
+            self.awaits_ring.clear()
 
     # When to talk to Redis
 

@@ -102,7 +102,7 @@ class Worker(arq_worker.Worker):
         """How many more jobs could start now."""
         return self.slots.free_count
 
-    def run_local(
+    def run_local(  # noqa: PLR0913 - what is known of a job
         self,
         job_id: str,
         function: str,
@@ -110,11 +110,13 @@ class Worker(arq_worker.Worker):
         *,
         job_try: int = 1,
         enqueue_ms: int | None = None,
+        crashes: int = 0,
     ) -> "asyncio.Task[RunOutcome]":
         """Run a job that did not come from Redis in a slot of this worker.
 
         It has the same hooks, context and timeout as any other. Nothing about it is written to
-        Redis, so acting on its outcome is up to the caller.
+        Redis, so acting on its outcome is up to the caller. A job under which processes died
+        (`crashes`) runs alone, as one from Redis would.
 
         Raises:
             KeyError: no such function.
@@ -124,8 +126,9 @@ class Worker(arq_worker.Worker):
             raise ValueError(f"job {job_id}: it runs here already, or no slot is free")
         now_ms = timestamp_ms()
         enqueued_ms = now_ms if enqueue_ms is None else enqueue_ms
-        claim = Claim(job_id, None, job_try, now_ms, in_redis=False, owned=False)
+        claim = Claim(job_id, None, job_try, now_ms, crashes=crashes, in_redis=False, owned=False)
         coroutine = self.functions[function]
+        claim.enqueue_ms = enqueued_ms
         job = ReadyJob(job_id, function, coroutine, tuple(args), {}, job_try, now_ms, enqueued_ms)
         self.slots.take(claim)
         task = asyncio.get_running_loop().create_task(self.runner.run_local(claim, job))

@@ -6,10 +6,11 @@ import pytest
 from arq.utils import timestamp_ms
 from arq.worker import Retry, func
 
+from worker.loop import outcomes, runner, slots
 from worker.loop.claims import Claims
 from worker.loop.completer import BATCH_MAX, Completer, Completion
 from worker.loop.decode import ABORTED
-from worker.loop.outcomes import Completed, Failed, RetryLater
+from worker.loop.outcomes import Completed, Failed, RetryLater, RunAgain
 
 from .kit import BlockingJob, eventually, within_deadline
 
@@ -109,32 +110,174 @@ async def test_ends_wait_for_redis_and_keep_their_order(redis):
     assert [args[1] for args in sent] == ["a", "a", "a"]
 
 
-async def test_a_refusal_is_announced_before_redis_ends_the_job(redis, fleet):
-    announced = []
+async def test_an_end_is_confirmed_before_redis_deletes_anything(redis, fleet):
+    seen = []
 
-    async def on_refuse(job_id, reason):
-        announced.append((job_id, reason, await redis.exists(f"arq:job:{job_id}")))
+    async def confirm(ending):
+        left = await redis.exists("arq:job:a"), await redis.zscore("arq:abort", "a") is not None
+        seen.append((ending.job_id, ending.reason, ending.function, left))
+        return ending.outcome
 
     await redis.enqueue_job("double", 1, _job_id="a")
     await redis.zadd("arq:abort", {"a": timestamp_ms() + 1})
     worker = fleet.make(func(double, name="double"), burst=True, allow_abort_jobs=True)
-    worker.runner.on_refuse = on_refuse
+    worker.runner.confirm_end = confirm
     await within_deadline(worker.main())
-    assert announced == [("a", ABORTED, 1)]
-    assert not await redis.exists("arq:job:a")
+    assert seen == [("a", ABORTED, "double", (1, True))]
+    assert not await redis.exists("arq:job:a", "arq:abort")
 
 
-async def test_a_job_whose_refusal_cannot_be_announced_is_delivered_again(redis, fleet, caplog):
-    async def on_refuse(job_id, reason):
-        raise RuntimeError("postgresql is away")
+async def test_a_running_job_is_aborted_only_once_its_end_is_confirmed(redis, fleet):
+    blocking = BlockingJob()
+    asked = []
 
-    await redis.enqueue_job("double", 1, _job_id="a")
+    async def confirm(ending):
+        asked.append(await redis.zscore("arq:abort", "a") is not None)
+        return RetryLater(20) if len(asked) == 1 else ending.outcome
+
+    job = await redis.enqueue_job("blocking", _job_id="a")
+    worker = fleet.start(blocking.function, allow_abort_jobs=True, poll_delay=0.02)
+    worker.runner.confirm_end = confirm
+    await blocking.wait_started()
+    assert await job.abort(timeout=30, poll_delay=0.02) is True
+    assert asked == [True, True]
+    assert len(blocking.runs) == 1  # the second delivery met the abort before it started
+    assert not await redis.exists("arq:job:a", "arq:abort")
+
+
+async def test_a_job_whose_abort_came_too_late_has_the_end_that_is_recorded(redis, fleet):
+    async def confirm(ending):
+        return Completed("done before")
+
+    job = await redis.enqueue_job("double", 1, _job_id="a")
     await redis.zadd("arq:abort", {"a": timestamp_ms() + 1})
-    worker = fleet.start(func(double, name="double"), allow_abort_jobs=True)
-    worker.runner.on_refuse = on_refuse
+    worker = fleet.make(func(double, name="double"), burst=True, allow_abort_jobs=True)
+    worker.runner.confirm_end = confirm
+    await within_deadline(worker.main())
+    assert await job.result() == "done before"
 
-    async def failed():
-        return "job a: the loop failed, the job will be delivered again" in caplog.text
 
-    await eventually(failed)
-    assert await redis.exists("arq:job:a")
+@pytest.mark.parametrize("error", [RuntimeError("postgresql is away"), SystemExit(1)])
+async def test_a_job_whose_end_cannot_be_confirmed_is_delivered_again(
+    redis, fleet, monkeypatch, error
+):
+    monkeypatch.setattr(runner, "UNCONFIRMED_DELAY_MS", 10)
+    asked = []
+
+    async def confirm(ending):
+        asked.append(ending.reason)
+        if len(asked) == 1:
+            raise error
+        return ending.outcome
+
+    job = await redis.enqueue_job("double", 1, _job_id="a")
+    await redis.zadd("arq:abort", {"a": timestamp_ms() + 1})
+    worker = fleet.start(func(double, name="double"), allow_abort_jobs=True, poll_delay=0.02)
+    worker.runner.confirm_end = confirm
+    with pytest.raises(asyncio.CancelledError):
+        await job.result(timeout=30, poll_delay=0.02)
+    assert asked == [ABORTED, ABORTED]
+
+
+async def test_an_error_that_is_not_final_puts_the_job_back(redis, fleet, monkeypatch):
+    monkeypatch.setattr(outcomes, "RETRY_DELAY_MIN_MS", 10)
+    tries = []
+
+    async def fails_once(ctx):
+        tries.append(ctx["job_try"])
+        if len(tries) == 1:
+            raise RuntimeError("not yet")
+        return "done"
+
+    job = await redis.enqueue_job("work")
+    worker = fleet.start(func(fails_once, name="work"), poll_delay=0.02)
+    worker.runner.is_final = lambda error: not isinstance(error, RuntimeError)
+    assert await job.result(timeout=30, poll_delay=0.02) == "done"
+    assert tries == [1, 2]
+
+
+async def test_a_parked_job_leaves_its_slot_to_another_and_takes_the_next_one_that_is_free(
+    redis, fleet
+):
+    blocking, parked, go_on = BlockingJob(), asyncio.Event(), asyncio.Event()
+    order = []
+
+    async def parks(ctx):
+        assert ctx["slot"].park()
+        assert not ctx["slot"].park()
+        parked.set()
+        await go_on.wait()
+        await ctx["slot"].resume()
+        await ctx["slot"].resume()  # it has one; nothing to wait for
+        order.append("resumed")
+
+    async def new(ctx):
+        order.append("new")
+
+    worker = fleet.start(
+        *(func(parks, name="parks"), blocking.function, func(new, name="new")), max_jobs=1
+    )
+    first = await redis.enqueue_job("parks")
+    await redis.zadd("arq:queue:bell", {"ring": 0})
+    await within_deadline(parked.wait())
+    assert worker.free_slots == 1
+    await redis.enqueue_job("blocking")
+    await redis.zadd("arq:queue:bell", {"ring": 0})
+    await blocking.wait_started()
+    assert worker.free_slots == 0
+    go_on.set()
+    last = await redis.enqueue_job("new")
+    await redis.zadd("arq:queue:bell", {"ring": 0})
+    blocking.unblock()
+    await first.result(timeout=30, poll_delay=0.02)
+    await last.result(timeout=30, poll_delay=0.02)
+    assert order == ["resumed", "new"]
+    assert (worker.slots.parked_count, worker.free_slots) == (0, 1)
+
+
+async def test_only_so_many_jobs_may_park(redis, fleet, monkeypatch):
+    monkeypatch.setattr(slots, "PARKED_MAX", 2)
+    blocking = BlockingJob()
+
+    async def parks(ctx):
+        answers.append(ctx["slot"].park())
+        await blocking.function.coroutine(ctx)
+
+    answers = []
+    worker = fleet.make(func(parks, name="parks"), max_jobs=1)
+    local = []
+    for number in range(3):
+        local.append(worker.run_local(str(number), "parks"))
+        await blocking.wait_started(number + 1)
+    assert answers == [True, True, False]
+    assert worker.free_slots == 0
+    blocking.unblock()
+    await within_deadline(asyncio.gather(*local))
+    assert (worker.slots.parked_count, worker.free_slots, worker.job_counter) == (0, 1, 0)
+
+
+async def test_a_parked_job_that_is_cancelled_while_it_waits_for_a_slot_leaves_no_trace(
+    redis, fleet
+):
+    blocking, waits = BlockingJob(), asyncio.Event()
+
+    async def parks(ctx):
+        assert ctx["slot"].park()
+        await blocking.started.wait()
+        waits.set()
+        await ctx["slot"].resume()
+
+    worker = fleet.make(func(parks, name="parks"), blocking.function, max_jobs=1)
+    parked = worker.run_local("a", "parks")
+
+    async def has_parked():
+        return worker.free_slots
+
+    await eventually(has_parked)
+    running = worker.run_local("b", "blocking")
+    await within_deadline(waits.wait())
+    parked.cancel()
+    assert isinstance(await within_deadline(parked), RunAgain)
+    blocking.unblock()
+    await within_deadline(running)
+    assert (worker.slots.parked_count, worker.free_slots, worker.job_counter) == (0, 1, 0)

@@ -18,10 +18,8 @@ local function take(id, score)
   redis.call('ZADD', queue, 'XX', now + lease_ms, id)
   local try = redis.call('INCR', RETRY .. id)
   redis.call('EXPIRE', RETRY .. id, RETRY_TTL_S)
+  -- The abort stays until the job's end is stored.
   local aborted = read_aborts and redis.call('ZSCORE', ABORTS, id)
-  if aborted then
-    redis.call('ZREM', ABORTS, id)
-  end
   local n = #reply
   reply[n + 1], reply[n + 2], reply[n + 3] = id, redis.call('GET', JOB .. id), try
   reply[n + 4], reply[n + 5] = score, aborted
