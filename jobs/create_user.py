@@ -31,7 +31,15 @@ class UserCreated(Result):
 
 @job(CreateUser, timeout=timedelta(seconds=10))
 async def create_user(ctx: Context, wish: CreateUser) -> UserCreated | Rejected:
-    """Create the user and the accounts in one transaction, or reject a name that is taken."""
+    """Create the user and the accounts in one transaction, or reject a name that is taken.
+
+    A name is one visible word, and taken in every case, Unicode form and with or without ignorable
+    characters (joiners, variation selectors). An address is taken in every case and in both
+    forms of its domain (`bücher.example` is `xn--bcher-kva.example`). Only an address
+    that mail from anywhere can reach is accepted: no reserved or local domain (`corp.local`,
+    `localhost`, `.test`), and at most the 64 characters before the @ that RFC 5321 makes every mail
+    server take. Anything else is rejected as `email_invalid`.
+    """
     email = normal_email(wish.email)
     if isinstance(email, Rejected):
         return email
@@ -50,7 +58,7 @@ def normal_email(address: str) -> str | Rejected:
     from email_validator import EmailNotValidError, validate_email
 
     try:
-        return validate_email(address, check_deliverability=False).normalized
+        return validate_email(address, check_deliverability=False, strict=True).normalized
     except EmailNotValidError:
         # The library's message can quote the address.
-        return Rejected("email_invalid", "this is not an e-mail address")
+        return Rejected("email_invalid", "this is no address that mail from anywhere can reach")

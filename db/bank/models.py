@@ -8,37 +8,45 @@ from sqlalchemy import (
     CheckConstraint,
     ForeignKey,
     ForeignKeyConstraint,
-    Index,
+    Text,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
+from db.bank.names import email_key, username_key
 from db.models import Base, one_of
 
 ACCOUNT_STATUSES: Final = ("open", "frozen", "closed")
 
 
-def _folded(column: str) -> str:
-    """Return the SQL of one form of a name whatever its case or Unicode form (needs no ICU)."""
-    return f"casefold((NORMALIZE({column}, NFKC) COLLATE pg_unicode_fast))"
-
-
 class User(Base):
-    """A person or service that owns accounts, one per currency."""
+    """A person or service that owns accounts, one per currency.
+
+    Names are unique by their keys (`db.bank.names`), which are compared byte by byte.
+    """
 
     __tablename__ = "users"
-    __table_args__ = (
-        Index("users_username_key", text(_folded("username")), unique=True),
-        Index("users_email_key", text(_folded("email")), unique=True),
-    )
+    __table_args__ = (CheckConstraint("username_key <> ''", name="username_visible"),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=text("uuidv7()"))
     username: Mapped[str]
+    username_key: Mapped[str] = mapped_column(Text(collation="C"), unique=True)
     email: Mapped[str]
+    email_key: Mapped[str] = mapped_column(Text(collation="C"), unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
 
     accounts: Mapped[list["Account"]] = relationship(back_populates="user", lazy="raise")
+
+    @validates("username")
+    def _fold_username(self, _: str, username: str) -> str:
+        self.username_key = username_key(username)
+        return username
+
+    @validates("email")
+    def _fold_email(self, _: str, email: str) -> str:
+        self.email_key = email_key(email)
+        return email
 
 
 class Account(Base):

@@ -3,14 +3,14 @@
 CREATE TABLE users (
   id uuid DEFAULT uuidv7() CONSTRAINT users_pkey PRIMARY KEY,
   username text NOT NULL,
+  -- What is equal for two names that count as one. The application computes it (db/bank/names.py),
+  -- by the same tables on every server; compared byte by byte, so that no collation has a say.
+  username_key text COLLATE "C" NOT NULL CONSTRAINT users_username_key_key UNIQUE
+    CONSTRAINT users_username_visible_check CHECK (username_key <> ''),
   email text NOT NULL,
+  email_key text COLLATE "C" NOT NULL CONSTRAINT users_email_key_key UNIQUE,
   created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
--- One form of a name whatever its case or Unicode form; needs no ICU.
-CREATE UNIQUE INDEX users_email_key
-  ON users (casefold((normalize(email, NFKC) COLLATE pg_unicode_fast)));
-CREATE UNIQUE INDEX users_username_key
-  ON users (casefold((normalize(username, NFKC) COLLATE pg_unicode_fast)));
 
 -- Money in one currency: a signed balance in minor units, credits minus debits.
 CREATE TABLE accounts (

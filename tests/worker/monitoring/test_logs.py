@@ -40,7 +40,9 @@ async def quoting(self, *, username, email):
 
 async def violating(self, *, username, email):
     """Run into a constraint, whose DETAIL quotes the row."""
-    insert = text("INSERT INTO users (username, email) VALUES (:username, :email)")
+    insert = text("""
+        INSERT INTO users (username, username_key, email, email_key)
+        VALUES (:username, :username, :email, :email)""")
     for _ in range(2):
         await self._session.execute(insert, {"username": username, "email": email})
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from .errors import MissingBinaryError, ServerError
 
-# uuidv7(), casefold() and pg_unicode_fast arrived with PostgreSQL 18.
+# uuidv7() arrived with PostgreSQL 18.
 POSTGRES_MAJOR_MIN = 18
 # Older Redis is out of support; every Valkey is newer.
 REDIS_MAJOR_MIN = 7
