@@ -47,7 +47,7 @@ class JobNotFoundError(ClientError):
 
 
 class JobDeadError(ClientError):
-    """The job failed for good; its record has every error."""
+    """The job failed for good; PostgreSQL keeps every error."""
 
     def __init__(self, job_id: "UUID") -> None:
         super().__init__(

@@ -154,7 +154,7 @@ class Client:
     async def _enqueue_in(
         self, session: "AsyncSession | Session", requests: "Sequence[CheckedRequest]"
     ) -> list[Handle]:
-        run_sync = getattr(session, "run_sync", None)  # an AsyncSession, told without importing it
+        run_sync = getattr(session, "run_sync", None)  # an AsyncSession, known without importing it
         if run_sync is None:
             return self._enqueue_sync(cast("Session", session), requests)
         return cast("list[Handle]", await run_sync(self._enqueue_sync, requests))

@@ -162,7 +162,7 @@ def test_a_kind_that_the_record_cannot_hold_is_kept_as_malformed():
     assert job["f"] == MALFORMED
 
 
-async def test_whatever_arrives_by_redis_ends_in_the_record(
+async def test_whatever_arrives_by_redis_ends_in_postgresql(
     database_url, redis_url, sessions, redis
 ):
     """Hundreds of bodies, most of them no job, worked off by a whole worker."""

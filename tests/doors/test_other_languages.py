@@ -148,7 +148,7 @@ async def test_a_stock_arq_client_with_a_json_serializer(client, redis_url, tran
         b'{"t":null,"f":"transfer_funds","a":[{"amount":"\\u0000"}],"k":{},"et":1}',
     ],
 )
-async def test_whatever_arrives_by_redis_ends_in_the_record(client, redis, sessions, body):
+async def test_whatever_arrives_by_redis_ends_in_postgresql(client, redis, sessions, body):
     redis_id = uuid.uuid4().hex
     await redis.set(f"arq:job:{redis_id}", body)
     await redis.zadd("arq:queue", {redis_id: 1})

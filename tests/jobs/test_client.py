@@ -337,7 +337,7 @@ async def test_a_dead_job_raises_and_says_where_its_errors_are(redis_only, redis
     assert await job.status() == "dead"
 
 
-async def test_with_the_record_a_result_outlives_redis(client, redis, worker):
+async def test_with_sessions_a_result_outlives_redis(client, redis, worker):
     job = await client.enqueue(a_transfer())
     await job.result(timeout=30)
     await redis.flushdb()
@@ -346,7 +346,7 @@ async def test_with_the_record_a_result_outlives_redis(client, redis, worker):
     assert await client.handle(job.id).status() == "rejected"
 
 
-async def test_without_redis_a_result_comes_from_the_record(client, sessions, worker):
+async def test_without_redis_a_result_comes_from_postgresql(client, sessions, worker):
     job = await client.enqueue(a_transfer())
     recorded = Client(sessions=sessions).handle(job.id)
 
@@ -370,7 +370,7 @@ async def test_an_unknown_job_is_not_waited_for(client, redis_only):
             await handle.result(timeout=30)
 
 
-async def test_cancelling_is_decided_by_the_record(client, sessions, worker):
+async def test_cancelling_is_decided_in_postgresql(client, sessions, worker):
     waiting = await client.enqueue(a_transfer(), delay=HOUR)
     done = await client.enqueue(a_transfer())
     await done.result(timeout=30)
