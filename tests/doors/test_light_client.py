@@ -11,7 +11,8 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 SHIPPED = ("*.py", "_client/*.py", "contract.json", "py.typed")
 """The reports stay here: a client needs their payloads alone."""
-IMPORT_S_MAX = 0.3
+NEEDED = "asyncio, pydantic; pydantic.create_model('Model', field=int)"
+IMPORT_FACTOR_MAX = 1.5
 HEAVY = ("sqlalchemy", "asyncpg", "alembic", "arq", "redis", "orjson", "worker", "db", "jobs")
 
 
@@ -74,10 +75,12 @@ def test_it_finds_its_jobs_under_its_own_name(python):
     assert {"create_user", "transfer_funds", "build_report"} <= set(kinds)
 
 
-def test_importing_it_takes_less_than_a_third_of_a_second(python):
-    # The processor's time: on a busy machine the clock on the wall says little about us.
-    timed = "import time; t = time.process_time(); import teller_jobs; print(time.process_time()-t)"
-    run(python, timed)  # compiles it
-    best = min(float(run(python, timed)) for _ in range(5))
+def test_importing_it_takes_little_longer_than_importing_pydantic(python):
+    # The processor's time, beside the same of what it cannot do without: on a busy machine
+    # neither the clock on the wall nor a number of seconds says much about us.
+    timed = "import time; t = time.process_time(); import {}; print(time.process_time() - t)"
+    ours, needed = timed.format("teller_jobs"), timed.format(NEEDED)
+    run(python, ours)  # compiles it
+    times = [(float(run(python, ours)), float(run(python, needed))) for _ in range(5)]
 
-    assert best < IMPORT_S_MAX
+    assert min(ours for ours, _ in times) < IMPORT_FACTOR_MAX * min(base for _, base in times)
