@@ -91,11 +91,6 @@ RECORD_RULES: Final = (
               OR (state = 'queued') <> (finished_at IS NULL)"""
         ),
     ),
-    Rule(
-        "payload",
-        "the payload is the one that was accepted",
-        selected_by("SELECT id::text FROM jobs WHERE payload_hash <> payload_hash(payload)"),
-    ),
 )
 
 SET_LIMITS = text("""

@@ -75,20 +75,20 @@ class Failure:
 # The fence. No row changes when the job is final already, or when the row holds another payload:
 # then another delivery was first, and the transaction of this one must roll back.
 FINISH: Final = """
-    INSERT INTO jobs AS j (id, kind, payload, payload_hash, state, result, enqueued_at, run_at,
+    INSERT INTO jobs AS j (id, kind, payload, state, result, enqueued_at, run_at,
                            finished_at, redis_id, purgeable)
-    VALUES ($1, $2, $3::jsonb, payload_hash($3::jsonb), $4, $5::jsonb, $6, $6,
+    VALUES ($1, $2, $3::jsonb, $4, $5::jsonb, $6, $6,
             clock_timestamp(), $7, $8)
     ON CONFLICT (id) DO UPDATE
     SET state = excluded.state, result = excluded.result, finished_at = excluded.finished_at,
         purgeable = excluded.purgeable
-    WHERE j.state = 'queued' AND j.kind = excluded.kind AND j.payload_hash = excluded.payload_hash
+    WHERE j.state = 'queued' AND j.kind = excluded.kind AND j.payload = excluded.payload
     RETURNING 1
 """
 
 FIND = text("""
     SELECT id, kind, state, payload, result, attempts,
-           kind = :kind AND payload_hash = payload_hash(CAST(:payload AS jsonb)) AS same_payload
+           kind = :kind AND payload = CAST(:payload AS jsonb) AS same_payload
     FROM jobs WHERE id = :id
 """)
 
@@ -110,9 +110,9 @@ TRACEPARENT = text("SELECT traceparent FROM jobs WHERE id = :id")
 FIND_PAYLOAD = text("SELECT payload, enqueued_at FROM jobs WHERE id = :id")
 
 NOTE_FAILURE = text("""
-    INSERT INTO jobs AS j (id, kind, payload, payload_hash, state, errors, attempts, enqueued_at,
+    INSERT INTO jobs AS j (id, kind, payload, state, errors, attempts, enqueued_at,
                            run_at, finished_at, redis_id)
-    VALUES (:id, :kind, CAST(:payload AS jsonb), payload_hash(CAST(:payload AS jsonb)), :state,
+    VALUES (:id, :kind, CAST(:payload AS jsonb), :state,
             jsonb_build_array(CAST(:error AS jsonb)), :spent, :enqueued_at,
             clock_timestamp() + :delay,
             CASE :state WHEN 'queued' THEN NULL ELSE clock_timestamp() END, :redis_id)
@@ -123,16 +123,16 @@ NOTE_FAILURE = text("""
         attempts = j.attempts + excluded.attempts,
         run_at = excluded.run_at,
         finished_at = excluded.finished_at
-    WHERE j.state = 'queued' AND j.kind = excluded.kind AND j.payload_hash = excluded.payload_hash
+    WHERE j.state = 'queued' AND j.kind = excluded.kind AND j.payload = excluded.payload
     RETURNING 1
 """)
 
 POSTPONE = text("""
-    INSERT INTO jobs AS j (id, kind, payload, payload_hash, enqueued_at, run_at, redis_id)
-    VALUES (:id, :kind, CAST(:payload AS jsonb), payload_hash(CAST(:payload AS jsonb)),
+    INSERT INTO jobs AS j (id, kind, payload, enqueued_at, run_at, redis_id)
+    VALUES (:id, :kind, CAST(:payload AS jsonb),
             :enqueued_at, clock_timestamp() + :delay, :redis_id)
     ON CONFLICT (id) DO UPDATE SET run_at = excluded.run_at
-    WHERE j.state = 'queued' AND j.kind = excluded.kind AND j.payload_hash = excluded.payload_hash
+    WHERE j.state = 'queued' AND j.kind = excluded.kind AND j.payload = excluded.payload
     RETURNING 1
 """)
 

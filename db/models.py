@@ -14,7 +14,7 @@ from sqlalchemy import (
     DateTime,
     ForeignKey,
     Index,
-    LargeBinary,
+    Integer,
     MetaData,
     Text,
     text,
@@ -79,6 +79,12 @@ class JobRecord(Base):
             postgresql_where=text("key IS NOT NULL"),
         ),
         Index("jobs_runnable_idx", "run_at", "id", postgresql_where=text("state = 'queued'")),
+        Index(
+            "jobs_undispatched_idx",
+            "run_at",
+            "id",
+            postgresql_where=text("state = 'queued' AND dispatched_at IS NULL"),
+        ),
         Index("jobs_dead_idx", "finished_at", "id", postgresql_where=text("state = 'dead'")),
         Index("jobs_purgeable_idx", "kind", "finished_at", postgresql_where=text(PURGEABLE)),
         {"postgresql_with": {"fillfactor": "80", "autovacuum_vacuum_scale_factor": "0.02"}},
@@ -88,13 +94,22 @@ class JobRecord(Base):
     kind: Mapped[str]
     key: Mapped[str | None]
     payload: Mapped[Any] = mapped_column(JSONB)
-    payload_hash: Mapped[bytes] = mapped_column(LargeBinary)
     state: Mapped[str] = mapped_column(server_default=text("'queued'"))
     result: Mapped[Any | None] = mapped_column(JSONB)
     errors: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default=text("'[]'"))
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    """Failures of its own, counted against its policy."""
+    conflicts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    """Put back in a row for locks, conflicts and slow statements."""
+    crashes: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    """Processes that died while they ran it, in a row."""
+    blocked_since: Mapped[datetime | None]
+    blocked_by: Mapped[str | None]
+    """What it waits for: `newer_worker`, or `environment:` and a SQLSTATE."""
     enqueued_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
     run_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    leased_by: Mapped[str | None]
+    """The worker that claimed it from this row, until `run_at`."""
     dispatched_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     purgeable: Mapped[bool] = mapped_column(server_default=text("false"))

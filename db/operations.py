@@ -115,7 +115,8 @@ WHOLE = text("""
 # dead job, whichever is first, and by no other.
 REPLAY: Final = """
     UPDATE jobs
-    SET state = 'queued', attempts = 0, result = NULL, finished_at = NULL, dispatched_at = NULL,
+    SET state = 'queued', attempts = 0, conflicts = 0, crashes = 0, blocked_since = NULL,
+        blocked_by = NULL, result = NULL, finished_at = NULL, dispatched_at = NULL,
         run_at = clock_timestamp(),
         errors = CASE WHEN jsonb_array_length(errors) < :errors_max THEN errors ELSE errors - 0 END
           || jsonb_build_array(CAST(:note AS jsonb)

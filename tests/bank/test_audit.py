@@ -50,13 +50,13 @@ class Books:
 
 
 TRANSFER_JOB = text("""
-    INSERT INTO jobs (id, kind, payload, payload_hash, state, finished_at)
-    VALUES (:id, 'transfer_funds', '{}', payload_hash('{}'), 'completed', clock_timestamp())
+    INSERT INTO jobs (id, kind, payload, state, finished_at)
+    VALUES (:id, 'transfer_funds', '{}', 'completed', clock_timestamp())
 """)
 POST = text("SELECT verdict FROM post_transfer(:id, :payer, :payee, 100, 'EUR')")
 DEPOSITS = text("""
-    INSERT INTO jobs (id, kind, payload, payload_hash, state, finished_at)
-    SELECT id, 'transfer_funds', '{}', payload_hash('{}'), 'completed', clock_timestamp()
+    INSERT INTO jobs (id, kind, payload, state, finished_at)
+    SELECT id, 'transfer_funds', '{}', 'completed', clock_timestamp()
     FROM transfers
 """)
 
@@ -191,8 +191,8 @@ async def test_a_completed_job_without_its_transfer_is_found(books):
 async def test_a_completed_job_without_its_user_is_found(books):
     made = uuid.uuid4()
     await books.plant(
-        "INSERT INTO jobs (id, kind, payload, payload_hash, state, result, finished_at) VALUES "
-        "(:id, 'create_user', '{}', payload_hash('{}'), 'completed', "
+        "INSERT INTO jobs (id, kind, payload, state, result, finished_at) VALUES "
+        "(:id, 'create_user', '{}', 'completed', "
         "jsonb_build_object('user_id', uuidv7(), 'accounts', '{}'::jsonb), clock_timestamp())",
         id=made,
     )

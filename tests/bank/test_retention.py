@@ -12,8 +12,8 @@ from tests.bank.kit import open_account
 ALL = {kind: timedelta(0) for kind in ("build_report", "create_user", "transfer_funds")}
 
 FINISHED = text("""
-    INSERT INTO jobs (id, kind, payload, payload_hash, state, purgeable, finished_at)
-    VALUES (coalesce(CAST(:id AS uuid), uuidv7()), :kind, '{}', '', :state, true,
+    INSERT INTO jobs (id, kind, payload, state, purgeable, finished_at)
+    VALUES (coalesce(CAST(:id AS uuid), uuidv7()), :kind, '{}', :state, true,
             clock_timestamp() - interval '1 year')
 """)
 

@@ -18,8 +18,8 @@ ROUNDS: Final = 3
 QUEUE: Final = "arq:queue"
 
 ACCEPT = text("""
-    INSERT INTO jobs (kind, payload, payload_hash)
-    SELECT 'transfer_funds', payload, payload_hash(payload) FROM (
+    INSERT INTO jobs (kind, payload)
+    SELECT 'transfer_funds', payload FROM (
       SELECT jsonb_build_object('from_account', uuidv7(), 'to_account', uuidv7(),
                                 'amount', '12.34', 'currency', 'EUR') AS payload
       FROM generate_series(1, :jobs)) AS made

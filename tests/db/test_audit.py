@@ -20,14 +20,14 @@ UNPROTECTED = [
 ]
 
 COMPLETED_JOBS = text("""
-    INSERT INTO jobs (kind, payload, payload_hash, state, finished_at)
-    SELECT 'send_letter', '{}', payload_hash('{}'), 'completed', clock_timestamp()
+    INSERT INTO jobs (kind, payload, state, finished_at)
+    SELECT 'send_letter', '{}', 'completed', clock_timestamp()
     FROM generate_series(1, :count)
     RETURNING id
 """)
 
-CHANGED_PAYLOAD = """
-    INSERT INTO jobs (kind, payload, payload_hash) VALUES ('send_letter', '{}', '') RETURNING id
+ENDLESS_JOB = """
+    INSERT INTO jobs (kind, payload, state) VALUES ('send_letter', '{}', 'completed') RETURNING id
 """
 
 
@@ -83,12 +83,6 @@ async def test_a_final_job_without_an_end_is_found(jobs):
     assert await jobs.found() == {"accounted": [str(jobs.ids[1])]}
 
 
-async def test_a_payload_that_was_changed_is_found(jobs):
-    await jobs.spoil("payload = '{\"a\": 1}'", jobs.ids[2])
-
-    assert await jobs.found() == {"payload": [str(jobs.ids[2])]}
-
-
 async def test_what_is_shown_is_bounded_and_what_is_counted_is_not(jobs):
     many = IDS_SHOWN_MAX + 5
     async with jobs.sessions() as session, session.begin():
@@ -111,7 +105,9 @@ def test_the_command_says_by_its_exit_code_whether_all_rules_hold(
     assert run(command.app, []).exit_code == 0
 
     with psycopg.connect(new_database_url) as connection:
-        spoiled = connection.execute(CHANGED_PAYLOAD).fetchone()
+        for statement in UNPROTECTED:
+            connection.execute(statement)
+        spoiled = connection.execute(ENDLESS_JOB).fetchone()
     shown = run(command.app, ["--json"])
 
     assert shown.exit_code == command.DIFFERENCE_FOUND

@@ -25,8 +25,8 @@ async def add(sessions):
         async with sessions() as session, session.begin():
             await session.execute(
                 text(
-                    "INSERT INTO jobs (kind, payload, payload_hash, state, purgeable, finished_at) "
-                    "SELECT :kind, '{}', '', :state, :purgeable, CASE WHEN :state <> 'queued' "
+                    "INSERT INTO jobs (kind, payload, state, purgeable, finished_at) "
+                    "SELECT :kind, '{}', :state, :purgeable, CASE WHEN :state <> 'queued' "
                     "THEN clock_timestamp() - CAST(:age AS interval) END "
                     "FROM generate_series(1, :count)"
                 ),

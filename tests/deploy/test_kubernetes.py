@@ -149,8 +149,8 @@ async def queue(sessions, *ages):
         for age in ages:
             await session.execute(
                 text(
-                    "INSERT INTO jobs (kind, payload, payload_hash, run_at) "
-                    "VALUES ('any', '{}', '', clock_timestamp() - CAST(:age AS interval))"
+                    "INSERT INTO jobs (kind, payload, run_at) "
+                    "VALUES ('any', '{}', clock_timestamp() - CAST(:age AS interval))"
                 ),
                 {"age": age},
             )

@@ -13,15 +13,20 @@ CREATE TABLE jobs (
   kind text NOT NULL,
   key text,
   payload jsonb NOT NULL,
-  payload_hash bytea NOT NULL,
   state text NOT NULL DEFAULT 'queued'
     CONSTRAINT jobs_state_check
       CHECK (state IN ('queued', 'completed', 'rejected', 'dead', 'cancelled')),
   result jsonb,
   errors jsonb NOT NULL DEFAULT '[]',
+  -- Retries by cause; each has its own bound in worker/execution/retry.py.
   attempts bigint NOT NULL DEFAULT 0,
+  conflicts integer NOT NULL DEFAULT 0,
+  crashes integer NOT NULL DEFAULT 0,
+  blocked_since timestamptz,
+  blocked_by text,
   enqueued_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   run_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  leased_by text,
   dispatched_at timestamptz,
   finished_at timestamptz,
   purgeable boolean NOT NULL DEFAULT false,
@@ -31,6 +36,9 @@ CREATE TABLE jobs (
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
 CREATE UNIQUE INDEX jobs_kind_key_key ON jobs (kind, key) WHERE key IS NOT NULL;
 CREATE INDEX jobs_runnable_idx ON jobs (run_at, id) WHERE state = 'queued';
+-- What Redis never had: the relay's look for it costs as much as there is to find.
+CREATE INDEX jobs_undispatched_idx ON jobs (run_at, id)
+  WHERE state = 'queued' AND dispatched_at IS NULL;
 CREATE INDEX jobs_dead_idx ON jobs (finished_at, id) WHERE state = 'dead';
 -- What retention looks for. A job that completed and is kept forever is not in it.
 CREATE INDEX jobs_purgeable_idx ON jobs (kind, finished_at)
@@ -201,14 +209,8 @@ BEGIN
   RETURN NULL;
 END $$;
 
-CREATE FUNCTION payload_hash(payload jsonb) RETURNS bytea
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
-  -- jsonb's own text is canonical: keys ordered, duplicates gone, spacing fixed.
-  SELECT sha256(convert_to(payload::text, 'UTF8'))
-$$;
-
 -- Accept one job, or return why not: a refusal leaves the caller's transaction usable.
--- The same key (or id) with the same payload returns the job accepted before; with another payload
+-- The same key (or id) with the same payload, numbers compared by value, returns the job accepted before; with another payload
 -- it is refused. `created` tells the two apart. `fault` is NULL or a SQLSTATE: TL001 unknown kind, TL002 invalid payload,
 -- TL003 key conflict, TL004 invalid key, TL005 invalid run_at.
 CREATE FUNCTION try_enqueue_job(
@@ -254,8 +256,8 @@ BEGIN
   END IF;
 
   LOOP
-    INSERT INTO jobs AS j (id, kind, key, payload, payload_hash, run_at, traceparent)
-      VALUES (coalesce(p_id, uuidv7()), p_kind, p_key, p_payload, payload_hash(p_payload),
+    INSERT INTO jobs AS j (id, kind, key, payload, run_at, traceparent)
+      VALUES (coalesce(p_id, uuidv7()), p_kind, p_key, p_payload,
               coalesce(p_run_at, clock_timestamp()), p_traceparent)
       ON CONFLICT DO NOTHING
       RETURNING j.id, j.state INTO try_enqueue_job.id, try_enqueue_job.state;
@@ -269,7 +271,7 @@ BEGIN
     EXIT WHEN FOUND;
     -- Retention deleted the row in between: insert again.
   END LOOP;
-  IF stored.kind <> p_kind OR stored.payload_hash <> payload_hash(p_payload) THEN
+  IF stored.kind <> p_kind OR stored.payload <> p_payload THEN
     fault := 'TL003';
     message := format('job %s already has this key with another payload', stored.id);
     hint := 'use a new key for a new payload';

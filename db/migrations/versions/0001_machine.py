@@ -22,7 +22,6 @@ def downgrade() -> None:
         "enqueue_job",
         "accept_job",
         "try_enqueue_job",
-        "payload_hash",
         "schema_fault",
         "has_format",
     ):

@@ -261,8 +261,8 @@ async def test_refused_transfers_are_counted_by_day_and_reason(own_books):
         for code in ("insufficient_funds", "insufficient_funds", "unknown_account"):
             await session.execute(
                 text("""
-                    INSERT INTO jobs (kind, payload, payload_hash, state, result, finished_at)
-                    VALUES ('transfer_funds', '{"currency": "EUR"}', '\\x00', 'rejected',
+                    INSERT INTO jobs (kind, payload, state, result, finished_at)
+                    VALUES ('transfer_funds', '{"currency": "EUR"}', 'rejected',
                             jsonb_build_object('code', CAST(:code AS text)), clock_timestamp())
                 """),
                 {"code": code},

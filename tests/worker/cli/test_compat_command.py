@@ -50,8 +50,8 @@ async def queued(sessions):
         async with sessions() as session, session.begin():
             await session.execute(
                 text(
-                    "INSERT INTO jobs (id, kind, payload, payload_hash) VALUES (:id, :kind, "
-                    "CAST(:payload AS jsonb), payload_hash(CAST(:payload AS jsonb)))"
+                    "INSERT INTO jobs (id, kind, payload) VALUES (:id, :kind, "
+                    "CAST(:payload AS jsonb))"
                 ),
                 {"id": uuid.uuid4(), "kind": kind, "payload": json.dumps(payload)},
             )

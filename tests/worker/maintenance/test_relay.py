@@ -27,8 +27,8 @@ async def accept(
     async with sessions() as session, session.begin():
         rows = await session.execute(
             text(
-                "INSERT INTO jobs (kind, payload, payload_hash, enqueued_at, run_at) "
-                "SELECT :kind, '{\"x\": 1}', '', clock_timestamp() - CAST(:age AS interval), "
+                "INSERT INTO jobs (kind, payload, enqueued_at, run_at) "
+                "SELECT :kind, '{\"x\": 1}', clock_timestamp() - CAST(:age AS interval), "
                 "clock_timestamp() + CAST(:due AS interval) "
                 "FROM generate_series(1, :count) RETURNING id"
             ),

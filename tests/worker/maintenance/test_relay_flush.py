@@ -26,8 +26,8 @@ async def accept(sessions):
     async with sessions() as session, session.begin():
         await session.execute(
             text(
-                "INSERT INTO jobs (id, kind, payload, payload_hash, enqueued_at) VALUES "
-                "(:id, 'transfer_funds', '{}', '', clock_timestamp() - interval '10 seconds')"
+                "INSERT INTO jobs (id, kind, payload, enqueued_at) VALUES "
+                "(:id, 'transfer_funds', '{}', clock_timestamp() - interval '10 seconds')"
             ),
             {"id": made},
         )
@@ -51,8 +51,8 @@ async def fill(sessions, count):
     async with sessions() as session, session.begin():
         await session.execute(
             text(
-                "INSERT INTO jobs (kind, payload, payload_hash) "
-                "SELECT 'transfer_funds', '{}', '' FROM generate_series(1, :count)"
+                "INSERT INTO jobs (kind, payload) "
+                "SELECT 'transfer_funds', '{}' FROM generate_series(1, :count)"
             ),
             {"count": count},
         )

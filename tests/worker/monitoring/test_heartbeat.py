@@ -140,9 +140,9 @@ async def add(sessions, state, *, due, age=timedelta(), rung=False, count=1):
     async with sessions() as session, session.begin():
         await session.execute(
             text(
-                "INSERT INTO jobs (kind, payload, payload_hash, state, "
+                "INSERT INTO jobs (kind, payload, state, "
                 "enqueued_at, run_at, dispatched_at, finished_at) "
-                "SELECT 'a', '{}', '', :state, clock_timestamp() - CAST(:age AS interval), "
+                "SELECT 'a', '{}', :state, clock_timestamp() - CAST(:age AS interval), "
                 "clock_timestamp() + CAST(:due AS interval), "
                 "CASE WHEN :rung THEN clock_timestamp() END, "
                 "CASE WHEN :state <> 'queued' THEN clock_timestamp() END "
