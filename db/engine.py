@@ -13,27 +13,41 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
+from db.connection import (
+    KEEPALIVE_COUNT,
+    KEEPALIVE_IDLE_S,
+    KEEPALIVE_INTERVAL_S,
+    DriverConnection,
+)
+from db.errors import sqlstate_of
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sqlalchemy import URL
+    from sqlalchemy import URL, Connection
+    from sqlalchemy.engine import ExceptionContext
     from sqlalchemy.pool import PoolResetState
 
 DRIVER: Final = "postgresql+asyncpg"
 
 # Sent with the connection itself, so they cost no round trip. A lock waits less than a statement,
-# a statement less than a transaction; every job's own timeout is cross-checked against them.
+# a statement less than a transaction. A job whose timeout is longer moves them for its own
+# transaction: see `db.transaction.limits_of`.
 LOCK_TIMEOUT_MS: Final = 2_000
 STATEMENT_TIMEOUT_MS: Final = 15_000
-IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 10_000
+IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 15_000
 TRANSACTION_TIMEOUT_MS: Final = 30_000
+
+READ_ONLY: Final = "25006"
+"""SQLSTATE of a write in a transaction that may only read."""
 
 ONE_MOMENT: Final = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 """Execution options of a connection that reads one moment of the database and cannot write."""
 
 CONNECT_TIMEOUT_S: Final = 5.0
 POOL_TIMEOUT_S: Final = 5.0
-# A little above the statement timeout: it also bounds asyncpg's own cancel handshake.
+# A little above the statement timeout: it also bounds asyncpg's own cancel handshake. Whoever lifts
+# the statement timeout lifts this one too: `db.transaction.lift_limits`.
 COMMAND_TIMEOUT_S: Final = STATEMENT_TIMEOUT_MS / 1000 + 5.0
 POOL_RECYCLE_S: Final = 1_800
 
@@ -75,11 +89,15 @@ def create_engine(url: str, *, pool_size: int, application_name: str) -> AsyncEn
         connect_args={
             "timeout": CONNECT_TIMEOUT_S,
             "command_timeout": COMMAND_TIMEOUT_S,
+            "connection_class": DriverConnection,
             "server_settings": _server_settings(application_name),
         },
     )
     event.listen(engine.sync_engine, "checkout", _replace_if_closed)
     event.listen(engine.sync_engine, "reset", _end_own_transaction)
+    event.listen(engine.sync_engine, "checkin", _close_if_unfit)
+    event.listen(engine.sync_engine, "before_cursor_execute", _judge)
+    event.listen(engine.sync_engine, "handle_error", _doom_if_read_only)
     return engine
 
 
@@ -114,12 +132,41 @@ def _end_own_transaction(adapter: Any, _record: object, state: "PoolResetState")
     if not adapter.autocommit:
         return
     adapter.autocommit = False
-    if state.asyncio_safe and not adapter.driver_connection.is_closed():
-        adapter.run_async(_roll_back)
+    if state.asyncio_safe:
+        adapter.run_async(DriverConnection.roll_back)
 
 
-async def _roll_back(driver: Any) -> None:  # noqa: ANN401 - asyncpg carries no types
-    await driver.execute("ROLLBACK")
+def _close_if_unfit(adapter: Any, _record: object) -> None:  # noqa: ANN401
+    """End a job's use of a connection, and the connection too if nobody should have it next."""
+    if adapter is None or adapter.driver_connection.is_closed():
+        return
+    driver: DriverConnection = adapter.driver_connection
+    driver.retire()
+    if driver.is_unfit:
+        driver.terminate()
+
+
+def _judge(  # as SQLAlchemy's events are
+    connection: "Connection",
+    _cursor: object,
+    statement: str,
+    _parameters: object,
+    _context: object,
+    _executemany: bool,  # noqa: FBT001
+) -> None:
+    """Judge a job's statement; the driver does not see again what SQLAlchemy has prepared."""
+    driver: Any = connection.connection.driver_connection
+    if driver.is_watched:
+        driver.judge(statement)
+
+
+def _doom_if_read_only(context: "ExceptionContext") -> None:
+    """Have a connection replaced that refused to write."""
+    if context.connection is None or context.connection.invalidated:
+        return
+    if sqlstate_of(context.original_exception) == READ_ONLY:
+        driver: Any = context.connection.connection.driver_connection
+        driver.doom()
 
 
 def _server_settings(application_name: str) -> dict[str, str]:
@@ -131,6 +178,10 @@ def _server_settings(application_name: str) -> dict[str, str]:
         "statement_timeout": str(STATEMENT_TIMEOUT_MS),
         "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_TIMEOUT_MS),
         "transaction_timeout": str(TRANSACTION_TIMEOUT_MS),
+        # A client that vanished holds its locks no longer than this.
+        "tcp_keepalives_idle": str(KEEPALIVE_IDLE_S),
+        "tcp_keepalives_interval": str(KEEPALIVE_INTERVAL_S),
+        "tcp_keepalives_count": str(KEEPALIVE_COUNT),
     }
 
 

@@ -8,6 +8,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import text
 
+from db.statements import clean
 from db.transaction import driver_of
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Failure:
 
 # The fence. No row changes when the job is final already, or when the row holds another payload:
 # then another delivery was first, and the transaction of this one must roll back.
-FINISH: Final = """
+FINISH: Final = clean("""
     INSERT INTO jobs AS j (id, kind, payload, state, result, enqueued_at, run_at,
                            finished_at, redis_id, purgeable)
     VALUES ($1, $2, $3::jsonb, $4, $5::jsonb, $6, $6,
@@ -84,7 +85,7 @@ FINISH: Final = """
         purgeable = excluded.purgeable
     WHERE j.state = 'queued' AND j.kind = excluded.kind AND j.payload = excluded.payload
     RETURNING 1
-"""
+""")
 
 FIND = text("""
     SELECT id, kind, state, payload, result, attempts,

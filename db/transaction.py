@@ -6,22 +6,33 @@ connection that returns to the pool with an uncommitted one is rolled back there
 (`db.engine`).
 """
 
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db import engine as session_defaults  # read at call time: a test can shorten them
+from db.connection import CONCLUDE_TIMEOUT_S
+from db.errors import sqlstate_of
+from db.statements import NotYoursError
+
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-BEGIN: Final = "BEGIN"
+    from db.connection import DriverConnection
+
+LIMIT_MARGIN_MS: Final = 5_000
+"""What a transaction may take beyond its job's timeout: to be cut short, and to be concluded."""
+
+ENDED: Final = "the job's transaction was ended while its handler ran: effects may be kept twice"
 
 _DRIVER: Final = "teller_driver"
 """Where a job's session keeps the driver of its transaction."""
-
-
-class NotYoursError(RuntimeError):
-    """A handler tried to begin or end its transaction: all of it belongs to the job, or none."""
 
 
 class JobSession(AsyncSession):
@@ -55,16 +66,66 @@ class JobSession(AsyncSession):
         raise NotYoursError("a handler must not commit, roll back, close or begin: the worker does")
 
 
-class OwnTransaction:
+class TransactionEndedError(RuntimeError):
+    """A job's transaction was ended while its handler ran, and not by the worker.
+
+    What was written before may be kept already, without the job's outcome: running the job again
+    could do it twice.
+    """
+
+
+def limits_of(limit: timedelta | None) -> str:
+    """Return what is sent behind BEGIN for a job that may run for `limit`; mostly nothing.
+
+    A limit of the server that would end such a job early is moved for this transaction. A running
+    transaction_timeout is not moved by a new value: it must be switched off and on.
+    """
+    if limit is None:
+        return ""
+    needed_ms = int(limit / timedelta(milliseconds=1)) + LIMIT_MARGIN_MS
+    limits = ""
+    if needed_ms > session_defaults.STATEMENT_TIMEOUT_MS:
+        limits += f"; SET LOCAL statement_timeout = {needed_ms}"
+    if needed_ms > session_defaults.IDLE_IN_TRANSACTION_TIMEOUT_MS:
+        limits += f"; SET LOCAL idle_in_transaction_session_timeout = {needed_ms}"
+    if needed_ms > session_defaults.TRANSACTION_TIMEOUT_MS:
+        limits += (
+            f"; SET LOCAL transaction_timeout = 0; SET LOCAL transaction_timeout = {needed_ms}"
+        )
+    return limits
+
+
+def patience_of(limit: timedelta | None) -> float:
+    """Return for how long the driver waits for one answer, in seconds, in a job of `limit`."""
+    if limit is None:
+        return session_defaults.COMMAND_TIMEOUT_S
+    return max(session_defaults.COMMAND_TIMEOUT_S, limit.total_seconds() + LIMIT_MARGIN_MS / 1000)
+
+
+class JobTransaction:
     """A new session in a transaction of its own, for the length of a block.
 
     Only `commit` keeps anything: however the block ends otherwise, it is rolled back.
+
+    Args:
+        engine: where to.
+        limit: how long the job may run; the server's limits follow it.
     """
 
-    __slots__ = ("_connection", "_engine", "_pooled", "session")
+    __slots__ = ("_connection", "_driver", "_engine", "_is_open", "_limit", "_pooled", "session")
 
-    def __init__(self, engine: "AsyncEngine") -> None:
+    def __init__(self, engine: "AsyncEngine", limit: timedelta | None = None) -> None:
         self._engine = engine
+        self._limit = limit
+        self._is_open = False
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the server did not answer even a ROLLBACK; known when the block has ended.
+
+        Then a job that ran out of time may have waited for the server.
+        """
+        return self._driver.is_silent
 
     async def __aenter__(self) -> Self:
         """Take a connection, and begin."""
@@ -72,38 +133,106 @@ class OwnTransaction:
         try:
             proxied: Any = self._connection.sync_connection
             self._pooled: Any = proxied.connection.dbapi_connection
+            self._driver: DriverConnection = self._pooled.driver_connection
             # SQLAlchemy must not begin one as well. The pool takes this for a transaction to roll
             # back, so it is set before there may be one, and reset after there is none.
             self._pooled.autocommit = True
-            await self._pooled.driver_connection.execute(BEGIN)
+            self._driver.serve(limits_of(self._limit), patience_of(self._limit))
+            await self._driver.begin()
+            self._is_open = True
         except BaseException:
             await self._connection.__aexit__(None, None, None)
             raise
         self.session = JobSession(self._connection, expire_on_commit=False, autoflush=False)
-        self.session.info[_DRIVER] = self._pooled.driver_connection
+        self.session.info[_DRIVER] = self._driver
         return self
 
-    async def __aexit__(self, *error: object) -> None:
-        """Release the session and the connection; what was not committed is rolled back."""
+    async def __aexit__(self, _type: object, error: BaseException | None, _where: object) -> None:
+        """Release the session and the connection; what was not committed is rolled back.
+
+        Raises:
+            TransactionEndedError: the block failed, and its transaction was ended within it.
+        """
+        was_ended = self._was_ended()
+        if error is not None and sqlstate_of(error) == session_defaults.READ_ONLY:
+            self._driver.doom()
         try:
             await self.session.release()
         finally:
             if self._pooled.autocommit:
                 # In a task that no cancellation cuts short.
-                await self._connection.__aexit__(*error)
+                await self._connection.__aexit__(None, None, None)
             else:
                 await self._connection.close()
+        if was_ended and isinstance(error, Exception):
+            raise TransactionEndedError(ENDED) from error
+
+    def conclude(self) -> None:
+        """Check that the transaction is still open; call it before the job's outcome is written.
+
+        From here on the worker's own statements follow, which are short whatever the job's limit.
+
+        Raises:
+            TransactionEndedError: it was ended meanwhile.
+        """
+        if self._was_ended():
+            raise TransactionEndedError(ENDED)
+        self._driver.wait_for_answers(CONCLUDE_TIMEOUT_S)
 
     async def restart(self) -> None:
-        """Roll back, and begin again."""
+        """Roll back, and begin again.
+
+        Raises:
+            TransactionEndedError: there is nothing to roll back any more.
+        """
+        if self._was_ended():
+            raise TransactionEndedError(ENDED)
         await self.session.release()
-        await self._pooled.driver_connection.execute(f"ROLLBACK; {BEGIN}")
+        self._is_open = False
+        await self._driver.restart()
+        self._is_open = True
 
     async def commit(self) -> None:
         """Commit, with all that the session's objects have not written yet."""
         await self.session.flush()
-        await self._pooled.driver_connection.execute("COMMIT")
+        self._is_open = False
+        await self._driver.commit()
         self._pooled.autocommit = False
+
+    def _was_ended(self) -> bool:
+        """Return whether the transaction that was begun here is over; the driver knows it."""
+        driver = self._driver
+        return self._is_open and not driver.is_closed() and not driver.is_in_transaction()
+
+
+@asynccontextmanager
+async def snapshot_session(
+    database: "AsyncEngine", limit: timedelta
+) -> "AsyncIterator[AsyncSession]":
+    """Open the session of a job that only reads, whose transactions may take as long as the job.
+
+    Args:
+        database: where to.
+        limit: how long the job may run.
+    """
+    limits, patience_s = limits_of(limit), patience_of(limit)
+
+    def serve(_session: object, _transaction: object, connection: "Connection") -> None:
+        driver: Any = connection.connection.driver_connection
+        driver.serve(limits, patience_s)
+
+    async with AsyncSession(database, expire_on_commit=False, autoflush=False) as session:
+        event.listen(session.sync_session, "after_begin", serve)
+        yield session
+
+
+async def lift_limits(session: AsyncSession, limit: timedelta) -> None:
+    """Let the driver wait `limit` for an answer until the session's transaction has ended.
+
+    For work that has lifted the server's own limits for its transaction.
+    """
+    driver = await driver_of(session)
+    driver.wait_for_answers(patience_of(limit))
 
 
 async def driver_of(session: AsyncSession) -> Any:  # noqa: ANN401 - asyncpg carries no types

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from sqlalchemy import text
 
 from db.bank import money
+from db.statements import clean
 from db.transaction import driver_of
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ Verdict = (
     | money.AmountVerdict
 )
 
-POST_TRANSFER: Final = "SELECT verdict FROM post_transfer($1, $2, $3, $4, $5)"
+POST_TRANSFER: Final = clean("SELECT verdict FROM post_transfer($1, $2, $3, $4, $5)")
 
 # Sorted, so that two users who open the same currencies in another order cannot deadlock.
 OPEN_WORLD_ACCOUNTS = text("""

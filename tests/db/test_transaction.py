@@ -8,7 +8,8 @@ from sqlalchemy.exc import DBAPIError
 
 from db.bank.models import User
 from db.engine import create_engine, create_sessions
-from db.transaction import NotYoursError, OwnTransaction, driver_of
+from db.statements import NotYoursError
+from db.transaction import JobTransaction, driver_of
 
 COUNT = text("SELECT count(*) FROM notes")
 WRITE = text("INSERT INTO notes VALUES ('by SQLAlchemy')")
@@ -36,7 +37,7 @@ async def write_both_ways(session):
 
 
 async def test_what_is_committed_stays_whichever_way_it_was_written(small):
-    async with OwnTransaction(small) as transaction:
+    async with JobTransaction(small) as transaction:
         await write_both_ways(transaction.session)
         await transaction.commit()
 
@@ -44,14 +45,14 @@ async def test_what_is_committed_stays_whichever_way_it_was_written(small):
 
 
 async def test_what_is_not_committed_goes(small):
-    async with OwnTransaction(small) as transaction:
+    async with JobTransaction(small) as transaction:
         await write_both_ways(transaction.session)
 
     assert await notes(small) == 0
 
 
 async def test_after_a_restart_only_what_follows_stays(small):
-    async with OwnTransaction(small) as transaction:
+    async with JobTransaction(small) as transaction:
         transaction.session.add(User(username="too early", email="early@example.com"))
         await write_both_ways(transaction.session)
         await transaction.restart()
@@ -64,7 +65,7 @@ async def test_after_a_restart_only_what_follows_stays(small):
 
 
 async def test_a_restart_helps_after_an_error(small):
-    async with OwnTransaction(small) as transaction:
+    async with JobTransaction(small) as transaction:
         with pytest.raises(DBAPIError):
             await transaction.session.execute(text("SELECT 1/0"))
         await transaction.restart()
@@ -76,7 +77,7 @@ async def test_a_restart_helps_after_an_error(small):
 
 async def test_an_error_in_the_block_undoes_it_and_the_connection_serves_the_next(small):
     async def write_and_fail():
-        async with OwnTransaction(small) as transaction:
+        async with JobTransaction(small) as transaction:
             await write_both_ways(transaction.session)
             await transaction.session.execute(text("SELECT 1/0"))
 
@@ -87,7 +88,7 @@ async def test_an_error_in_the_block_undoes_it_and_the_connection_serves_the_nex
 
 
 async def test_the_next_session_has_transactions_of_its_own(small):
-    async with OwnTransaction(small) as transaction:
+    async with JobTransaction(small) as transaction:
         await transaction.commit()
 
     async with create_sessions(small)() as session:
@@ -102,7 +103,7 @@ async def test_a_savepoint_works_in_it(small):
             await session.execute(WRITE)
             await session.execute(text("SELECT 1/0"))
 
-    async with OwnTransaction(small) as transaction:
+    async with JobTransaction(small) as transaction:
         await transaction.session.execute(WRITE)
         with pytest.raises(DBAPIError):
             await write_and_fail(transaction.session)
@@ -112,7 +113,7 @@ async def test_a_savepoint_works_in_it(small):
 
 
 async def test_a_savepoint_that_is_left_open_is_no_trouble(small):
-    async with OwnTransaction(small) as transaction:
+    async with JobTransaction(small) as transaction:
         await transaction.session.begin_nested()
         await transaction.session.execute(WRITE)
 
@@ -121,7 +122,7 @@ async def test_a_savepoint_that_is_left_open_is_no_trouble(small):
 
 @pytest.mark.parametrize("how", ["begin", "commit", "rollback", "close"])
 async def test_a_job_can_neither_begin_nor_end_its_transaction(small, how):
-    async with OwnTransaction(small) as transaction:
+    async with JobTransaction(small) as transaction:
         await transaction.session.execute(WRITE)
         with pytest.raises(NotYoursError, match="must not commit"):
             await getattr(transaction.session, how)()
@@ -133,12 +134,12 @@ async def test_a_job_can_neither_begin_nor_end_its_transaction(small, how):
 async def test_a_pooled_connection_that_was_lost_meanwhile_is_replaced_before_it_is_used(
     small, engine
 ):
-    async with OwnTransaction(small) as transaction:
+    async with JobTransaction(small) as transaction:
         pid = await transaction.session.scalar(text("SELECT pg_backend_pid()"))
     async with engine.connect() as other:
         await other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
 
-    async with OwnTransaction(small) as transaction:
+    async with JobTransaction(small) as transaction:
         await transaction.session.execute(WRITE)
         await transaction.commit()
 
@@ -149,7 +150,7 @@ async def test_cancelled_at_any_moment_it_leaves_nothing_open_and_nothing_behind
     """Within BEGIN as well, when the driver does not know yet what it has begun."""
 
     async def write():
-        async with OwnTransaction(small) as transaction:
+        async with JobTransaction(small) as transaction:
             await write_both_ways(transaction.session)
             await asyncio.sleep(60)
 

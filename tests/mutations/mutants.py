@@ -62,10 +62,11 @@ _COMMIT = """    window.open()
     return outcome
 """
 _HANDLE = """            answer = await self._call_handler(job, payload, delivery, session)
+            transaction.conclude()
             outcome = outcome_of(answer)
             if not"""
 _OWN_USE = """\
-        async with OwnTransaction(self._engine) as transaction:
+        async with JobTransaction(self._engine, job.policy.timeout) as transaction:
             session = transaction.session
             if delivery.try"""
 _KEPT_USE = """\
@@ -80,7 +81,7 @@ async def _kept(executor, delivery):
     kept = vars(executor).setdefault("kept", {})
     transaction = kept.pop(delivery.job.id, None)
     if transaction is None:
-        transaction = OwnTransaction(executor._engine)
+        transaction = JobTransaction(executor._engine)
         await transaction.__aenter__()
     try:
         yield transaction
@@ -215,6 +216,7 @@ MUTANTS = (
                 if diagnose(error).sqlstate is None:
                     raise
                 answer = await self._call_handler(job, payload, delivery, session)
+            transaction.conclude()
             outcome = outcome_of(answer)
             if not""",
             ),

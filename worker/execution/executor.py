@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from db.engine import ONE_MOMENT, create_sessions
 from db.execution import Failure, Record
-from db.transaction import OwnTransaction
+from db.transaction import JobTransaction, snapshot_session
 from jobs import Context
 from jobs._payload import validation_message
 from jobs._progress import show_nobody
@@ -154,13 +154,14 @@ class Executor:
         """Run the handler and finalize the job, in one transaction of their own."""
         if job.policy.snapshot:
             return await self._attempt_snapshot(job, payload, delivery, window)
-        async with OwnTransaction(self._engine) as transaction:
+        async with JobTransaction(self._engine, job.policy.timeout) as transaction:
             session = transaction.session
             if delivery.try_number > 1 and (ended := await settled(session, delivery)):
                 return ended
             if delivery.exclusive and not await Record(session).hold(delivery.job.id):
                 return Later(HELD_ELSEWHERE_RETRY)
             answer = await self._call_handler(job, payload, delivery, session)
+            transaction.conclude()
             outcome = outcome_of(answer)
             if not keeps_effects(outcome):
                 await transaction.restart()
@@ -173,14 +174,14 @@ class Executor:
 
         It cannot lock its row meanwhile, so two workers may publish the same twice.
         """
-        async with self._sessions() as session:
+        async with snapshot_session(self._engine, job.policy.timeout) as session:
             if delivery.try_number > 1 and (ended := await settled(session, delivery)):
                 return ended
             # A snapshot begins with its transaction, and a redelivery has looked the row up.
             await session.rollback()
             await session.connection(execution_options=ONE_MOMENT)
             outcome = outcome_of(await self._call_handler(job, payload, delivery, session))
-        async with OwnTransaction(self._engine) as transaction:
+        async with JobTransaction(self._engine) as transaction:
             return await _conclude(transaction, delivery, job.policy, outcome, window)
 
     async def _call_handler(
@@ -281,7 +282,7 @@ async def call_handler(job: "Job", context: Context, payload: "Payload") -> obje
 
 
 async def _conclude(
-    transaction: OwnTransaction,
+    transaction: JobTransaction,
     delivery: "Delivery",
     policy: "Policy",
     outcome: Finished | Later,

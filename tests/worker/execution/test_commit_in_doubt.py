@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import text
 
-from db.transaction import OwnTransaction
+from db.transaction import JobTransaction
 from tests.bank.kit import balance_of, open_account
 from tests.worker.execution.kit import recording_executor, transfer
 
@@ -15,13 +15,13 @@ def before_commit(monkeypatch):
     """Return a function: what it is given is awaited, with the session, before each commit."""
 
     def set_hook(hook):
-        commit = OwnTransaction.commit
+        commit = JobTransaction.commit
 
         async def commit_after_hook(self):
             await hook(self.session)
             await commit(self)
 
-        monkeypatch.setattr(OwnTransaction, "commit", commit_after_hook)
+        monkeypatch.setattr(JobTransaction, "commit", commit_after_hook)
 
     return set_hook
 
