@@ -11,8 +11,8 @@ from rich.console import Console
 
 from worker.cli._connections import reporting_unreachable_database
 from worker.cli._options import UsageError, command_line
-from worker.dev.chaos import Kind, Summary, Wishes, run, show
-from worker.dev.chaos.load import BrokenPromiseError
+from worker.dev.chaos import FaultKind, Options, Summary, run, show
+from worker.dev.chaos.doors import BrokenPromiseError
 from worker.dev.chaos.sites import Site, refuse_production, site
 from worker.process.supervisor import PROCESSES_MAX
 
@@ -20,7 +20,7 @@ app = command_line()
 
 WRONG: Final = 1
 JOBS_PER_FAULT: Final = 150
-ALL_KINDS: Final = ",".join(Kind)
+ALL_KINDS: Final = ",".join(FaultKind)
 
 Seed = Annotated[int, typer.Option(help="The same seed, the same faults and transfers.")]
 Jobs = Annotated[int, typer.Option(min=1, max=10_000_000, help="Transfers to make meanwhile.")]
@@ -51,7 +51,7 @@ def chaos(  # noqa: PLR0913 - the options of a command line
     # A Redis that does not answer is part of the plan here.
     logging.getLogger("jobs.client").setLevel(logging.ERROR)
     console = Console()
-    wishes = Wishes(
+    options = Options(
         seed=seed,
         jobs=jobs,
         kinds=_kinds(faults),
@@ -62,7 +62,7 @@ def chaos(  # noqa: PLR0913 - the options of a command line
     urls = os.environ.get("DATABASE_URL"), os.environ.get("REDIS_URL")
     with site(*urls) as place, reporting_unreachable_database():
         try:
-            summary = uvloop.run(_run(place, wishes, console))
+            summary = uvloop.run(_run(place, options, console))
         except BrokenPromiseError as error:
             console.print(f"[bold red]{error}[/]")
             raise typer.Exit(WRONG) from None
@@ -73,14 +73,14 @@ def chaos(  # noqa: PLR0913 - the options of a command line
     shutil.rmtree(place.directory, ignore_errors=True)
 
 
-async def _run(place: Site, wishes: Wishes, console: Console) -> Summary:
+async def _run(place: Site, options: Options, console: Console) -> Summary:
     await refuse_production(place)
-    return await run(place, wishes, console)
+    return await run(place, options, console)
 
 
-def _kinds(names: str) -> list[Kind]:
-    known = ", ".join(Kind)
+def _kinds(names: str) -> list[FaultKind]:
+    known = ", ".join(FaultKind)
     try:
-        return [Kind(name.strip()) for name in names.split(",") if name.strip()]
+        return [FaultKind(name.strip()) for name in names.split(",") if name.strip()]
     except ValueError as error:
         raise UsageError(f"{error}: known faults are {known}") from None

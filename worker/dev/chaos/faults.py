@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from redis.asyncio import Redis
 
 from db.dev import terminate_backends
-from worker.dev.chaos.patience import insist
-from worker.dev.chaos.plan import Fault, Kind
+from worker.dev.chaos.plan import Fault, FaultKind
+from worker.dev.chaos.retrying import retry_until_up
 from worker.dev.chaos.sites import MARK
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Targets:
     """A connection of our own, that no fault is aimed at."""
     postgres: "PostgresServer | None" = None
     valkey: "ValkeyServer | None" = None
-    injected: Counter[Kind] = field(default_factory=Counter)
+    injected: Counter[FaultKind] = field(default_factory=Counter)
     postgres_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     redis_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -59,7 +59,7 @@ async def freeze_worker(targets: Targets, fault: Fault) -> None:
 async def flush_redis(targets: Targets, _fault: Fault) -> None:
     """Make Redis forget every queue, lease and result."""
     async with targets.redis_turn:
-        await insist(lambda: _flush(targets.redis_url))
+        await retry_until_up(lambda: _flush(targets.redis_url))
 
 
 async def stop_redis(targets: Targets, fault: Fault) -> None:
@@ -95,7 +95,7 @@ async def kill_backends(targets: Targets, _fault: Fault) -> None:
         async with targets.engine.connect() as connection:
             await terminate_backends(connection, WORKER_CONNECTIONS)
 
-    await insist(terminate)
+    await retry_until_up(terminate)
 
 
 async def restart_postgres(targets: Targets, fault: Fault) -> None:
@@ -114,15 +114,15 @@ async def lost_commit(targets: Targets, fault: Fault) -> None:
     targets.proxy.lose_replies(fault.replies)
 
 
-INJECTIONS: Final[dict[Kind, Callable[[Targets, Fault], Awaitable[None]]]] = {
-    Kind.KILL_WORKER: kill_worker,
-    Kind.FLUSH_REDIS: flush_redis,
-    Kind.STOP_REDIS: stop_redis,
-    Kind.FREEZE_REDIS: freeze_redis,
-    Kind.KILL_BACKENDS: kill_backends,
-    Kind.RESTART_POSTGRES: restart_postgres,
-    Kind.FREEZE_WORKER: freeze_worker,
-    Kind.LOST_COMMIT: lost_commit,
+INJECTIONS: Final[dict[FaultKind, Callable[[Targets, Fault], Awaitable[None]]]] = {
+    FaultKind.KILL_WORKER: kill_worker,
+    FaultKind.FLUSH_REDIS: flush_redis,
+    FaultKind.STOP_REDIS: stop_redis,
+    FaultKind.FREEZE_REDIS: freeze_redis,
+    FaultKind.KILL_BACKENDS: kill_backends,
+    FaultKind.RESTART_POSTGRES: restart_postgres,
+    FaultKind.FREEZE_WORKER: freeze_worker,
+    FaultKind.LOST_COMMIT: lost_commit,
 }
 
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 
-class Kind(StrEnum):
+class FaultKind(StrEnum):
     """A kind of fault; its value is its name on the command line."""
 
     KILL_WORKER = "kill-worker"
@@ -20,27 +20,29 @@ class Kind(StrEnum):
     LOST_COMMIT = "lost-commit"
 
 
-NEED_OUR_SERVERS: Final = frozenset({Kind.STOP_REDIS, Kind.FREEZE_REDIS, Kind.RESTART_POSTGRES})
+NEED_OUR_SERVERS: Final = frozenset(
+    {FaultKind.STOP_REDIS, FaultKind.FREEZE_REDIS, FaultKind.RESTART_POSTGRES}
+)
 """Faults of a server's process: impossible on servers that are only known by their URLs."""
 
 # How often each kind comes, the cheap ones more often than those that stop everything.
 WEIGHTS: Final = {
-    Kind.KILL_WORKER: 4,
-    Kind.FLUSH_REDIS: 4,
-    Kind.STOP_REDIS: 2,
-    Kind.FREEZE_REDIS: 1,
-    Kind.KILL_BACKENDS: 6,
-    Kind.RESTART_POSTGRES: 2,
-    Kind.FREEZE_WORKER: 2,
-    Kind.LOST_COMMIT: 8,
+    FaultKind.KILL_WORKER: 4,
+    FaultKind.FLUSH_REDIS: 4,
+    FaultKind.STOP_REDIS: 2,
+    FaultKind.FREEZE_REDIS: 1,
+    FaultKind.KILL_BACKENDS: 6,
+    FaultKind.RESTART_POSTGRES: 2,
+    FaultKind.FREEZE_WORKER: 2,
+    FaultKind.LOST_COMMIT: 8,
 }
 
 # A frozen worker must wake up after its lease of 8 s has lapsed, else nothing was proved.
 HOLD_S: Final = {
-    Kind.STOP_REDIS: (0.5, 3.0),
-    Kind.FREEZE_REDIS: (1.0, 5.0),
-    Kind.RESTART_POSTGRES: (0.0, 1.0),
-    Kind.FREEZE_WORKER: (8.5, 11.0),
+    FaultKind.STOP_REDIS: (0.5, 3.0),
+    FaultKind.FREEZE_REDIS: (1.0, 5.0),
+    FaultKind.RESTART_POSTGRES: (0.0, 1.0),
+    FaultKind.FREEZE_WORKER: (8.5, 11.0),
 }
 REPLIES_LOST_MAX: Final = 5
 BEGIN: Final = 0.02
@@ -52,7 +54,7 @@ END: Final = 0.95
 class Fault:
     """One fault."""
 
-    kind: Kind
+    kind: FaultKind
     at: float
     """It strikes when this part of the load, from 0 to 1, has been worked off."""
     hold_s: float
@@ -65,7 +67,7 @@ class Fault:
     """How many replies to COMMIT are lost."""
 
 
-def schedule(seed: int, kinds: Iterable[Kind], count: int) -> tuple[Fault, ...]:
+def schedule(seed: int, kinds: Iterable[FaultKind], count: int) -> tuple[Fault, ...]:
     """Return `count` faults in the order of their time, every kind at least once if they fit."""
     chance = random.Random(seed)  # noqa: S311 - a plan that can be repeated, not a secret
     wanted = sorted(set(kinds))
@@ -82,7 +84,7 @@ def schedule(seed: int, kinds: Iterable[Kind], count: int) -> tuple[Fault, ...]:
     )
 
 
-def _fault(kind: Kind, at: float, chance: random.Random) -> Fault:
+def _fault(kind: FaultKind, at: float, chance: random.Random) -> Fault:
     shortest, longest = HOLD_S.get(kind, (0.0, 0.0))
     return Fault(
         kind=kind,

@@ -1,45 +1,50 @@
-"""The whole of it: open the bank, keep it busy, break everything, then take stock."""
+"""One experiment: open the bank, keep it busy while faults strike, then compare with the plan."""
 
 import asyncio
+import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Final
-from uuid import UUID
 
-from arq.connections import ArqRedis
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from sqlalchemy import make_url
 
-from db.dev import completed, ended_otherwise, idle_in_transaction, queued
-from db.engine import create_engine, create_sessions
+from db.dev import ended_otherwise, idle_in_transaction, queued
 from db.store import Store
-from jobs import Client
-from worker.app import migrate_database
-from worker.dev.chaos import load
+from jobs import Request
+from jobs.create_user import CreateUser
+from worker.dev import workload
+from worker.dev.chaos.doors import Doors, moved_cents
 from worker.dev.chaos.faults import Targets, inject
 from worker.dev.chaos.fleet import Fleet, environment
-from worker.dev.chaos.load import Doors, Order
-from worker.dev.chaos.patience import insist
-from worker.dev.chaos.plan import Fault, Kind, schedule
+from worker.dev.chaos.plan import Fault, FaultKind, schedule
 from worker.dev.chaos.proxy import CommitProxy
+from worker.dev.chaos.retrying import retry_until_up
 from worker.dev.chaos.summary import Summary, read_logs
-from worker.execution import serializer as wire
+from worker.dev.workload import LOOK_EVERY_S, Connections, Mix, Order, StandstillTimer, Wallet
 
 if TYPE_CHECKING:
+    from arq.connections import ArqRedis
     from rich.console import Console
-    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+    from rich.progress import Progress
 
     from worker.dev.chaos.sites import Site
 
+USERS: Final = 24
+DEPOSIT_CENTS: Final = 100_000_000
+MIX: Final = Mix(
+    cents_max=300,
+    crossing_share=0.2,
+    crossing_accounts=4,
+    refused_share=0.02,
+    repeated_share=0.05,
+)
 BATCH: Final = 50
 BACKLOG: Final = 600
 """Jobs that wait at a time: enough that a flush hurts and that no worker is ever idle."""
-LOOK_EVERY_S: Final = 0.1
 FAULT_WAIT_MAX_S: Final = 3.0
 """The next fault comes after this long even if no job ends: troubles come together, too."""
 OPENING_MAX_S: Final = 60.0
@@ -51,83 +56,84 @@ OWN_CONNECTIONS: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What somebody wants to be done."""
+class Options:
+    """What the experiment is to be."""
 
     seed: int
     jobs: int
-    kinds: Sequence[Kind]
+    kinds: Sequence[FaultKind]
     faults: int
     processes: int
     concurrency: int
 
 
 @dataclass
-class Storm:
+class Experiment:
     """What goes on, and how far it is."""
 
-    wishes: Wishes
+    options: Options
     targets: Targets
-    sessions: "async_sessionmaker[AsyncSession]"
+    connections: Connections
     doors: Doors
-    progress: Progress
-    run: str = field(default_factory=lambda: secrets.token_hex(3))
+    progress: "Progress"
+    prefix: str
+    """What the keys of its jobs begin with."""
     live: int = 0
     """Jobs that are not final, as of a moment ago."""
 
     @property
     def part_done(self) -> float:
         """Which part of the load has been worked off."""
-        return max(0, len(self.doors.accepted) - self.live) / self.wishes.jobs
+        return max(0, len(self.doors.accepted) - self.live) / self.options.jobs
 
     async def count(self) -> int:
         """Count the jobs that are not final, once PostgreSQL answers."""
 
-        async def ask() -> int:
-            async with self.sessions() as session:
+        async def count() -> int:
+            async with self.connections.sessions() as session:
                 return await queued(session)
 
-        self.live = await insist(ask)
+        self.live = await retry_until_up(count)
         return self.live
 
 
-async def run(place: "Site", wishes: Wishes, console: "Console") -> Summary:
+async def run(place: "Site", options: Options, console: "Console") -> Summary:
     """Do all of it on the given servers, and return what came of it.
 
     Raises:
         TimeoutError: the bank did not open.
-        worker.dev.chaos.load.BrokenPromiseError: something was accepted that must not be.
+        worker.dev.chaos.doors.BrokenPromiseError: something was accepted that must not be.
     """
     started_at = time.monotonic()
-    kinds = place.possible(wishes.kinds)
-    async with _storm(place, wishes, console) as storm:
-        accounts = await _open_bank(storm)
-        orders = load.orders(storm.run, accounts, wishes.jobs, wishes.seed)
-        await _rage(storm, orders, schedule(wishes.seed, kinds, wishes.faults))
-        leaked = await _leaked_keys(storm)
-        idle = await _idle(storm)
-        fleet = storm.targets.fleet
+    kinds = place.possible(options.kinds)
+    async with _experiment(place, options, console) as experiment:
+        wallets = await _open_bank(experiment)
+        chance = random.Random(options.seed)  # noqa: S311 - repeatable, not secret
+        keys = f"{experiment.prefix}order-"
+        orders = workload.orders(keys, wallets, options.jobs, MIX, chance)
+        await _transfer(experiment, orders, schedule(options.seed, kinds, options.faults))
+        leaked = await _leaked_keys(experiment)
+        idle = await _idle(experiment)
+        fleet, doors = experiment.targets.fleet, experiment.doors
         await fleet.ready()
         await fleet.stop()
-        wrong = await _wrong_balances(storm, accounts, orders)
-        missing = await _missing(storm, orders)
-        async with storm.sessions() as session:
+        async with experiment.connections.sessions() as session:
             audited = await Store(session).audit.run_in_snapshot()
         return Summary(
-            seed=wishes.seed,
+            seed=options.seed,
             orders=len(orders),
             seconds=time.monotonic() - started_at,
-            injected=storm.targets.injected,
-            left_out=[kind for kind in wishes.kinds if kind not in kinds],
-            replies_lost=storm.targets.proxy.lost,
+            injected=experiment.targets.injected,
+            left_out=[kind for kind in options.kinds if kind not in kinds],
+            replies_lost=experiment.targets.proxy.lost,
             workers_started=fleet.started,
-            told=read_logs(fleet.logs()),
-            repeated=storm.doors.repeated,
-            redelivered=storm.doors.redelivered,
-            refused_twins=storm.doors.refused_twins,
-            live=await storm.count(),
-            missing=missing,
-            wrong_balances=wrong,
+            logged=read_logs(fleet.logs()),
+            repeated=doors.repeated,
+            redelivered=doors.redelivered,
+            refused_twins=doors.refused_twins,
+            live=await experiment.count(),
+            missing=await _missing(experiment, orders),
+            wrong_balances=await _wrong_balances(experiment, wallets, orders),
             idle_in_transaction=idle,
             leaked_keys=leaked,
             exit_codes=fleet.exit_codes,
@@ -137,14 +143,19 @@ async def run(place: "Site", wishes: Wishes, console: "Console") -> Summary:
 
 
 @asynccontextmanager
-async def _storm(place: "Site", wishes: Wishes, console: "Console") -> AsyncIterator[Storm]:
+async def _experiment(
+    place: "Site", options: Options, console: "Console"
+) -> AsyncIterator[Experiment]:
     """Start the workers behind the proxy, and open what chaos itself needs."""
     async with AsyncExitStack() as exits:
-        engine = create_engine(
-            place.database_url, pool_size=OWN_CONNECTIONS, application_name="teller-chaos"
+        connections = await exits.enter_async_context(
+            workload.connect(
+                place.database_url,
+                place.redis_url,
+                pool_size=OWN_CONNECTIONS,
+                application_name="teller-chaos",
+            )
         )
-        exits.push_async_callback(engine.dispose)
-        await migrate_database(engine)
         proxy, proxied = await _proxy(place.database_url)
         exits.push_async_callback(proxy.stop)
         exits.enter_context(
@@ -156,21 +167,20 @@ async def _storm(place: "Site", wishes: Wishes, console: "Console") -> AsyncIter
                 TELLER_HEALTH_PORT="0",  # several workers, and perhaps others on this machine
             )
         )
-        fleet = Fleet(place.directory, wishes.processes, wishes.concurrency)
+        fleet = Fleet(place.directory, options.processes, options.concurrency)
         exits.push_async_callback(fleet.stop)
-        redis = ArqRedis.from_url(place.redis_url)
-        redis.job_serializer, redis.job_deserializer = wire.serialize, wire.deserialize
-        exits.push_async_callback(redis.aclose)
-        sessions = create_sessions(engine)
-        client = await exits.enter_async_context(Client(redis, sessions=sessions))
-        progress = exits.enter_context(_progress(console))
+        progress = exits.enter_context(workload.progress_bars(console))
         await fleet.start()
-        yield Storm(
-            wishes,
-            Targets(fleet, proxy, place.redis_url, engine, place.postgres, place.valkey),
-            sessions,
-            Doors(client, sessions, redis, {}),
+        chance = random.Random(options.seed)  # noqa: S311 - as above
+        yield Experiment(
+            options,
+            Targets(
+                fleet, proxy, place.redis_url, connections.engine, place.postgres, place.valkey
+            ),
+            connections,
+            Doors(connections, chance),
             progress,
+            prefix=f"chaos-{secrets.token_hex(3)}-",
         )
 
 
@@ -181,138 +191,123 @@ async def _proxy(database_url: str) -> tuple[CommitProxy, str]:
     return proxy, proxied.render_as_string(hide_password=False)
 
 
-async def _open_bank(storm: Storm) -> list[UUID]:
+async def _open_bank(experiment: Experiment) -> list[Wallet]:
     """Make the accounts, and bring money in through Redis alone, as any arq client would.
 
     Before the first fault: what only Redis knows is as durable as that Redis, and no more.
     """
-    handles = await storm.doors.client.enqueue_many(load.sign_ups(storm.run))
+    prefix, connections = experiment.prefix, experiment.connections
+    handles = await connections.client.enqueue_many(_sign_ups(prefix))
     async with asyncio.timeout(OPENING_MAX_S):
         await asyncio.gather(*(handle.result(OPENING_MAX_S) for handle in handles))
-        async with storm.sessions() as session:
-            users = await completed(session, f"chaos-{storm.run}-user-")
-            world = await Store(session).ledger.world_account(load.CURRENCY)
-        accounts = sorted(UUID(user.result["accounts"][load.CURRENCY]) for user in users)
-        pool = storm.doors.redis
-        deposits = [
-            await pool.enqueue_job(
-                "transfer_funds",
-                load.transfer_of(world, account, load.DEPOSIT).to_wire(),
-                _job_id=f"chaos-{storm.run}-deposit-{n}",
+        async with connections.sessions() as session:
+            wallets = await workload.wallets(session, f"{prefix}user-")
+            deposits = await workload.deposits(session, f"{prefix}deposit-", wallets, DEPOSIT_CENTS)
+        queued = [
+            await connections.redis.enqueue_job(
+                deposit.payload.kind, deposit.payload.to_wire(), _job_id=deposit.key
             )
-            for n, account in enumerate(accounts)
+            for deposit in deposits
         ]
-        made = [deposit for deposit in deposits if deposit is not None]
-        await asyncio.gather(*(deposit.result(poll_delay=LOOK_EVERY_S) for deposit in made))
-    return accounts
+        await asyncio.gather(*(job.result(poll_delay=LOOK_EVERY_S) for job in queued if job))
+    return wallets
 
 
-async def _rage(storm: Storm, orders: Sequence[Order], plan: Sequence[Fault]) -> None:
-    """Hand in the orders while the faults strike."""
+def _sign_ups(prefix: str) -> list[Request]:
+    names = [f"{prefix}user-{n}" for n in range(USERS)]
+    return [
+        Request(
+            CreateUser(username=name, email=f"{name}@example.com", currencies=("EUR",)), key=name
+        )
+        for name in names
+    ]
+
+
+async def _transfer(experiment: Experiment, orders: Sequence[Order], plan: Sequence[Fault]) -> None:
+    """Enqueue the orders while the faults strike, and let the workers finish."""
     async with asyncio.TaskGroup() as group:
-        watching = group.create_task(_watch(storm, len(orders)))
-        feeding = group.create_task(_feed(storm, orders))
-        striking = group.create_task(_strike(storm, plan))
+        watching = group.create_task(_watch(experiment))
+        feeding = group.create_task(_feed(experiment, orders))
+        striking = group.create_task(_strike(experiment, plan))
         await asyncio.wait({feeding, striking})
-        await _calm(storm)
+        await _finish(experiment)
         watching.cancel()
 
 
-async def _watch(storm: Storm, count: int) -> None:
-    bar = storm.progress.add_task("jobs", total=count)
+async def _watch(experiment: Experiment) -> None:
+    jobs = experiment.options.jobs
+    bar = experiment.progress.add_task("jobs", total=jobs)
     while True:
-        await storm.count()
-        storm.progress.update(bar, completed=storm.part_done * count)
+        await experiment.count()
+        experiment.progress.update(bar, completed=experiment.part_done * jobs)
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def _feed(storm: Storm, orders: Sequence[Order]) -> None:
+async def _feed(experiment: Experiment, orders: Sequence[Order]) -> None:
     for start in range(0, len(orders), BATCH):
-        while storm.live > BACKLOG:  # noqa: ASYNC110 - the record sends no event
+        while experiment.live > BACKLOG:  # noqa: ASYNC110 - PostgreSQL sends no event
             await asyncio.sleep(LOOK_EVERY_S)
         batch = orders[start : start + BATCH]
-        await storm.doors.hand_in(batch)
-        storm.live += len(batch)
+        await experiment.doors.enqueue(batch)
+        experiment.live += len(batch)
 
 
-async def _strike(storm: Storm, plan: Sequence[Fault]) -> None:
-    bar = storm.progress.add_task("faults", total=len(plan))
+async def _strike(experiment: Experiment, plan: Sequence[Fault]) -> None:
+    bar = experiment.progress.add_task("faults", total=len(plan))
     async with asyncio.TaskGroup() as group:
         for fault in plan:
-            await _until(partial(_reached, storm, fault.at), FAULT_WAIT_MAX_S)
-            group.create_task(inject(storm.targets, fault))
-            storm.progress.advance(bar)
+            deadline = time.monotonic() + FAULT_WAIT_MAX_S
+            while experiment.part_done < fault.at and time.monotonic() < deadline:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(LOOK_EVERY_S)
+            group.create_task(inject(experiment.targets, fault))
+            experiment.progress.advance(bar)
 
 
-def _reached(storm: Storm, part: float) -> bool:
-    return storm.part_done >= part
-
-
-async def _calm(storm: Storm) -> None:
+async def _finish(experiment: Experiment) -> None:
     """Let the workers finish; give up when nothing moves any more."""
-    moved_at, before = time.monotonic(), await storm.count()
-    while await storm.count():
-        if storm.live != before:
-            moved_at, before = time.monotonic(), storm.live
-        elif time.monotonic() - moved_at > STANDSTILL_MAX_S:
-            return
+    timer = StandstillTimer(STANDSTILL_MAX_S)
+    while (live := await experiment.count()) and not timer.has_expired(live):  # noqa: ASYNC110 - as above
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def _leaked_keys(storm: Storm) -> list[str]:
+async def _leaked_keys(experiment: Experiment) -> list[str]:
     """Return what Redis still holds of jobs, once deliveries that were under way have ended."""
     deadline = time.monotonic() + SETTLE_MAX_S
-    while left := await insist(lambda: _keys_of_jobs(storm.doors.redis)):
+    while left := await retry_until_up(lambda: _keys_of_jobs(experiment.connections.redis)):
         if time.monotonic() > deadline:
             break
         await asyncio.sleep(LOOK_EVERY_S)
     return left
 
 
-async def _keys_of_jobs(redis: ArqRedis) -> list[str]:
+async def _keys_of_jobs(redis: "ArqRedis") -> list[str]:
     found = [key for pattern in KEYS_OF_JOBS async for key in redis.scan_iter(pattern, count=1_000)]
     found += await redis.zrange("arq:queue", 0, -1)
     return sorted(key.decode() for key in found)
 
 
-async def _idle(storm: Storm) -> int:
+async def _idle(experiment: Experiment) -> int:
     """Count the connections that a worker forgot in a transaction; a duty's are open briefly."""
     await asyncio.sleep(2 * IDLE_LONGER_THAN.total_seconds())
-    async with storm.sessions() as session:
+    async with experiment.connections.sessions() as session:
         return await idle_in_transaction(session, IDLE_LONGER_THAN)
 
 
 async def _wrong_balances(
-    storm: Storm, accounts: Sequence[UUID], orders: Sequence[Order]
+    experiment: Experiment, wallets: Sequence[Wallet], orders: Sequence[Order]
 ) -> list[str]:
     """Compare every balance with what the orders alone make it."""
-    deposit = int(load.DEPOSIT.replace(".", ""))
-    moved = load.moved_cents(orders)
-    async with storm.sessions() as session:
+    moved = moved_cents(orders)
+    accounts = [wallet.account for wallet in wallets]
+    async with experiment.connections.sessions() as session:
         found = await Store(session).ledger.balances(accounts)
-    return [str(one) for one in accounts if found[one] != deposit + moved[one]]
+    return [str(one) for one in accounts if found[one] != DEPOSIT_CENTS + moved[one]]
 
 
-async def _missing(storm: Storm, orders: Sequence[Order]) -> int:
+async def _missing(experiment: Experiment, orders: Sequence[Order]) -> int:
     wanted = {
-        storm.doors.accepted[order.key]: "completed" if order.goes_through else "rejected"
+        experiment.doors.accepted[order.key]: "completed" if order.goes_through else "rejected"
         for order in orders
     }
-    async with storm.sessions() as session:
+    async with experiment.connections.sessions() as session:
         return len(orders) - len(wanted) + await ended_otherwise(session, wanted)
-
-
-async def _until(condition: Callable[[], bool], patience_s: float) -> None:
-    deadline = time.monotonic() + patience_s
-    while not condition() and time.monotonic() < deadline:  # noqa: ASYNC110 - as above
-        await asyncio.sleep(LOOK_EVERY_S / 2)
-
-
-def _progress(console: "Console") -> Progress:
-    return Progress(
-        TextColumn("{task.description:<10}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    )

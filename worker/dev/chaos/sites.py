@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import make_url
 
-from worker.dev.chaos.plan import NEED_OUR_SERVERS, Kind
+from worker.dev.chaos.plan import NEED_OUR_SERVERS, FaultKind
 from worker.dev.servers import EmbeddedError, PostgresServer, Stack, ValkeyServer
 from worker.errors import StartupError
 
@@ -32,7 +32,7 @@ class Site:
     postgres: PostgresServer | None = None
     valkey: ValkeyServer | None = None
 
-    def possible(self, kinds: Iterable[Kind]) -> list[Kind]:
+    def possible(self, kinds: Iterable[FaultKind]) -> list[FaultKind]:
         """Return those kinds of fault that can be done here."""
         ours = self.postgres is not None and self.valkey is not None
         return [kind for kind in kinds if ours or kind not in NEED_OUR_SERVERS]

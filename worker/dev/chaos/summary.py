@@ -13,43 +13,43 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from db.audit import Report
-    from worker.dev.chaos.plan import Kind
+    from worker.dev.chaos.plan import FaultKind
 
 IDS_SHOWN_MAX: Final = 20
 
 
 @dataclass
-class Told:
-    """What the workers' logs tell, counted."""
+class Logged:
+    """What the workers' logs say, counted."""
 
     events: Counter[str] = field(default_factory=Counter)
     retries: Counter[str] = field(default_factory=Counter)
     """Tries that were rolled back and run again or put back, by SQLSTATE or trouble."""
     rebuilt: int = 0
-    """How often a queue was built anew from the record."""
+    """How often a queue was rebuilt from PostgreSQL."""
 
 
-def read_logs(paths: Iterable[Path]) -> Told:
-    """Count the events in the workers' logs; what is no JSON is somebody else's line."""
-    told = Told()
+def read_logs(paths: Iterable[Path]) -> Logged:
+    """Count the events in the workers' logs; lines that are not JSON are not counted."""
+    logged = Logged()
     for path in paths:
         with path.open("rb") as lines:
             for line in lines:
                 if line.startswith(b"{"):
-                    _count(told, line)
-    return told
+                    _count(logged, line)
+    return logged
 
 
-def _count(told: Told, line: bytes) -> None:
+def _count(logged: Logged, line: bytes) -> None:
     try:
         entry: dict[str, Any] = orjson.loads(line)
     except orjson.JSONDecodeError:
         return  # a worker was killed in the middle of it
     event = str(entry.get("event"))
-    told.events[event] += 1
+    logged.events[event] += 1
     if event in {"job.run_again", "job.put_back"}:
-        told.retries[str(entry.get("sqlstate") or entry.get("trouble"))] += 1
-    told.rebuilt += event == "relay.sent" and bool(entry.get("rebuilt"))
+        logged.retries[str(entry.get("sqlstate") or entry.get("trouble"))] += 1
+    logged.rebuilt += event == "relay.sent" and bool(entry.get("rebuilt"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +59,18 @@ class Summary:
     seed: int
     orders: int
     seconds: float
-    injected: "Counter[Kind]"
-    left_out: "Sequence[Kind]"
+    injected: "Counter[FaultKind]"
+    left_out: "Sequence[FaultKind]"
     """Kinds of fault that cannot be done on these servers."""
     replies_lost: int
     workers_started: int
-    told: Told
+    logged: Logged
     repeated: int
     redelivered: int
     refused_twins: int
     live: int
     missing: int
-    """Accepted jobs that the record does not have in the state they must end in."""
+    """Accepted jobs that did not end in the state they must."""
     wrong_balances: Sequence[str]
     """Accounts whose balance is not what the orders make it."""
     idle_in_transaction: int
@@ -103,7 +103,7 @@ def _some(names: Sequence[str]) -> str:
 
 def show(summary: Summary, console: "Console") -> None:
     """Print the summary."""
-    told = summary.told
+    logged = summary.logged
     table = Table("fault", "injected")
     for kind, count in sorted(summary.injected.items()):
         table.add_row(kind, f"{count:,}")
@@ -112,7 +112,7 @@ def show(summary: Summary, console: "Console") -> None:
     if summary.left_out:
         console.print(f"left out, impossible here: {', '.join(summary.left_out)}")
     retries = Table("rolled back and run again", "times")
-    for sqlstate, count in told.retries.most_common():
+    for sqlstate, count in logged.retries.most_common():
         retries.add_row(sqlstate, f"{count:,}")
     console.print(retries)
     for line in _lines(summary):
@@ -128,19 +128,19 @@ def show(summary: Summary, console: "Console") -> None:
 
 
 def _lines(summary: Summary) -> list[str]:
-    told, audited = summary.told, summary.audit
-    duplicates = told.events["job.duplicate"]
+    logged, audited = summary.logged, summary.audit
+    duplicates = logged.events["job.duplicate"]
     return [
         f"{summary.replies_lost:,} replies to COMMIT lost",
         f"{summary.workers_started:,} workers started",
-        f"{told.rebuilt:,} times the queue was built anew from the record",
+        f"{logged.rebuilt:,} times the queue was rebuilt from PostgreSQL",
         (
             f"{duplicates:,} deliveries absorbed of jobs that had run already "
             f"({summary.redelivered:,} were sent on purpose)"
         ),
         f"{summary.repeated:,} requests repeated with their key: the same job each time",
         f"{summary.refused_twins:,} keys asked for with another payload: refused each time",
-        f"{told.events['job.dead']:,} jobs dead",
+        f"{logged.events['job.dead']:,} jobs dead",
         (
             f"{summary.orders:,} transfers ordered; audit of {audited.jobs['accepted']:,} jobs "
             f"and {audited.counts['transfers']:,} transfers: difference {audited.differences}"

@@ -8,38 +8,54 @@ from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
 
-from arq import create_pool
 from pydantic_core import to_json
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from db.dev import Tally, completed, tally
-from db.engine import create_sessions, open_engine
 from db.store import Store
-from jobs import Client, Request
+from jobs import Request
 from jobs._wire import QueuedJob, put
 from jobs.build_report import BuildReport
-from worker.app import create_worker, migrate_database, redis_settings
-from worker.dev.demo import scenario
-from worker.dev.demo.scenario import Wallet
+from jobs.create_user import CreateUser
+from worker.app import create_worker
+from worker.dev import workload
 from worker.dev.demo.summary import Summary
+from worker.dev.workload import LOOK_EVERY_S, Connections, Mix, StandstillTimer, Wallet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from arq import ArqRedis
     from rich.console import Console
-    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+    from rich.progress import Progress
 
     from worker.settings import Settings
 
 SEED: Final = 20260229
 BATCH: Final = 500
-LOOK_EVERY_S: Final = 0.1
 STANDSTILL_MAX_S: Final = 60.0
 """The demo gives up when no job has finished for this long."""
+
+USERS: Final = 240
+TWINS: Final = 20
+"""Users who ask for a name that is taken, in another case or Unicode form."""
+BAD_ADDRESSES: Final = 10
+CURRENCIES: Final = ("EUR", "USD", "JPY")
+DEPOSIT_CENTS: Final = 100_000
+PAYMENTS: Final = 5_000
+MIX: Final = Mix(
+    cents_max=6_000,
+    crossing_share=0.07,
+    crossing_accounts=12,
+    refused_share=0.05,
+    repeated_share=0.06,
+)
 DELIVERED_AGAIN: Final = 200
+
+FIRST_NAMES: Final = (
+    "amélie", "björn", "chiara", "dmitri", "eleni", "farah", "günther", "hana", "ines", "joão",
+    "katarzyna", "łukasz", "mei", "noor", "oğuz", "priya", "quentin", "rosa", "søren", "théo",
+    "ursula", "václav", "wanjiru", "ximena", "yuki", "zoë", "straße", "ådne", "ñusta", "ælfred",
+)  # fmt: skip
 
 
 class StandstillError(Exception):
@@ -52,44 +68,46 @@ class Stage:
 
     run: str
     chance: random.Random
-    sessions: "async_sessionmaker[AsyncSession]"
-    client: Client
-    redis: "ArqRedis"
-    progress: Progress
-    told: Counter[str] = field(default_factory=Counter)
-    """Events of the worker, counted by name."""
-    asked: int = 0
-    """Requests made, duplicates included."""
+    connections: Connections
+    progress: "Progress"
+    events: Counter[str]
+    """The worker's events, counted by name."""
+    requests: int = field(default=0, init=False)
+    """Requests made, the repeated ones included."""
+
+    def prefix(self, what: str = "") -> str:
+        """Return what the keys of this run's jobs begin with."""
+        return f"demo-{self.run}-{what}"
+
+    async def run_jobs(self, what: str, requests: "Sequence[Request]") -> Tally:
+        """Enqueue jobs and wait for their end."""
+        await self.enqueue(what, requests)
+        return await self.finish(what)
 
     async def enqueue(self, what: str, requests: "Sequence[Request]") -> None:
-        """Hand jobs over in batches, each in a transaction of its own."""
+        """Enqueue jobs in batches, each in a transaction of its own."""
         bar = self.progress.add_task(f"enqueue {what}", total=len(requests))
         for start in range(0, len(requests), BATCH):
             batch = requests[start : start + BATCH]
-            await self.client.enqueue_many(batch)
+            await self.connections.client.enqueue_many(batch)
             self.progress.advance(bar, len(batch))
-        self.asked += len(requests)
+        self.requests += len(requests)
 
     async def finish(self, what: str) -> Tally:
         """Wait until every job of this run is final."""
-        found = await self.count()
-        bar = self.progress.add_task(f"run {what}", total=found.accepted)
-        moved_at = time.monotonic()
-        while found.live:
+        bar = self.progress.add_task(f"run {what}", total=(await self._count()).accepted)
+        timer = StandstillTimer(STANDSTILL_MAX_S)
+        while (found := await self._count()).live:
             self.progress.update(bar, completed=found.final)
-            await asyncio.sleep(LOOK_EVERY_S)
-            before, found = found, await self.count()
-            if found.final != before.final:
-                moved_at = time.monotonic()
-            elif time.monotonic() - moved_at > STANDSTILL_MAX_S:
+            if timer.has_expired(found.final):
                 raise StandstillError(f"{found.live} jobs do not finish: see `worker jobs list`")
+            await asyncio.sleep(LOOK_EVERY_S)
         self.progress.update(bar, completed=found.final)
         return found
 
-    async def count(self) -> Tally:
-        """Return how this run's jobs stand, by the record."""
-        async with self.sessions() as session:
-            return await tally(session, f"demo-{self.run}-")
+    async def _count(self) -> Tally:
+        async with self.connections.sessions() as session:
+            return await tally(session, self.prefix())
 
 
 async def play(settings: "Settings", console: "Console") -> Summary:
@@ -99,47 +117,39 @@ async def play(settings: "Settings", console: "Console") -> Summary:
         StandstillError: jobs stopped finishing.
     """
     started_at = time.monotonic()
-    async with open_engine(
-        str(settings.database_url), pool_size=4, application_name="teller-demo"
-    ) as engine:
-        await migrate_database(engine)
-        sessions = create_sessions(engine)
-        async with (
-            _worker(settings) as told,
-            _pool(settings) as redis,
-            Client(redis, sessions=sessions) as client,
-        ):
-            with _progress(console) as progress:
-                chance = random.Random(SEED)  # noqa: S311 - a scenario, not a secret
-                run = secrets.token_hex(3)
-                stage = Stage(run, chance, sessions, client, redis, progress, told)
-                return await _acts(stage, started_at)
+    urls = str(settings.database_url), str(settings.redis_url)
+    async with (
+        workload.connect(*urls, pool_size=4, application_name="teller-demo") as connections,
+        _worker(settings) as events,
+    ):
+        with workload.progress_bars(console) as progress:
+            chance = random.Random(SEED)  # noqa: S311 - a scenario, not a secret
+            stage = Stage(secrets.token_hex(3), chance, connections, progress, events)
+            return await _acts(stage, started_at)
 
 
 async def _acts(stage: Stage, started_at: float) -> Summary:
-    await stage.enqueue("users", scenario.sign_ups(stage.run, stage.chance))
-    await stage.finish("users")
-    wallets = await _wallets(stage)
-    async with stage.sessions() as session:
-        ledger = Store(session).ledger
-        worlds = {name: await ledger.world_account(name) for name in scenario.CURRENCIES}
-    await stage.enqueue("deposits", scenario.deposits(stage.run, wallets, worlds))
-    await stage.finish("deposits")
-    payments = scenario.payments(stage.run, wallets, stage.chance)
-    await stage.enqueue("payments", payments)
+    sessions = stage.connections.sessions
+    await stage.run_jobs("users", _sign_ups(stage.run, stage.chance))
+    async with sessions() as session:
+        wallets = await workload.wallets(session, stage.prefix("user-"))
+        deposits = await workload.deposits(
+            session, stage.prefix("deposit-"), wallets, DEPOSIT_CENTS
+        )
+    await stage.run_jobs("deposits", deposits)
+    await stage.enqueue("payments", _payments(stage, wallets))
     await _deliver_again(stage)
     await stage.finish("payments")
-    await stage.enqueue("reports", _reports(stage.run, wallets[0]))
-    final = await stage.finish("reports")
-    async with stage.sessions() as session:
+    final = await stage.run_jobs("reports", _reports(stage.prefix("report-"), wallets[0]))
+    async with sessions() as session:
         audited = await Store(session).audit.run_in_snapshot()
-    async with stage.sessions() as session:
+    async with sessions() as session:
         balances = await Store(session).ledger.balance_sums()
-        reports = await completed(session, f"demo-{stage.run}-report-")
+        reports = await completed(session, stage.prefix("report-"))
     return Summary(
-        asked=stage.asked,
+        requests=stage.requests,
         tally=final,
-        told=dict(stage.told),
+        events=dict(stage.events),
         balances=balances,
         audit=audited,
         reports=[job.result["url"] for job in reports],
@@ -147,71 +157,73 @@ async def _acts(stage: Stage, started_at: float) -> Summary:
     )
 
 
-async def _wallets(stage: Stage) -> list[Wallet]:
-    """Return the accounts that the new users got."""
-    async with stage.sessions() as session:
-        users = await completed(session, f"demo-{stage.run}-user-")
+def _sign_ups(run: str, chance: random.Random) -> list[Request]:
+    """Return the users, some of whom want what they cannot have."""
+    names = [f"{FIRST_NAMES[n % len(FIRST_NAMES)]}-{n}-{run}" for n in range(USERS)]
+    twins = [name.upper() for name in chance.sample(names, TWINS)]
+    wanted = [
+        *[(name, f"user{n}.{run}@example.com") for n, name in enumerate(names)],
+        *[(name, f"twin{n}.{run}@example.com") for n, name in enumerate(twins)],
+        *[(f"lost-{n}-{run}", f"not-an-address-{n}") for n in range(BAD_ADDRESSES)],
+    ]
     return [
-        Wallet(UUID(account), currency)
-        for user in users
-        for currency, account in user.result["accounts"].items()
+        Request(
+            CreateUser(username=name, email=email, currencies=_some_currencies(chance)),
+            key=f"demo-{run}-user-{n}",
+        )
+        for n, (name, email) in enumerate(wanted)
     ]
 
 
+def _some_currencies(chance: random.Random) -> tuple[str, ...]:
+    """Everybody has euros."""
+    return ("EUR", *chance.sample(CURRENCIES[1:], chance.randint(0, 2)))
+
+
+def _payments(stage: Stage, wallets: "Sequence[Wallet]") -> list[Request]:
+    """Return the transfers: most go through, some must not, some are enqueued twice."""
+    orders = workload.orders(stage.prefix("payment-"), wallets, PAYMENTS, MIX, stage.chance)
+    repeated = [order for order in orders if order.repeated]
+    return [order.request for order in [*orders, *repeated]]
+
+
 async def _deliver_again(stage: Stage) -> None:
-    """Send jobs that have run already, as a queue does that forgot it was told so."""
-    async with stage.sessions() as session:
-        done = await completed(session, f"demo-{stage.run}-deposit-")
+    """Queue jobs that have run already, as a Redis does that lost their end."""
+    async with stage.connections.sessions() as session:
+        done = await completed(session, stage.prefix("deposit-"))
     again = [
         QueuedJob(str(job.id), job.kind, to_json(job.payload).decode())
         for job in done[:DELIVERED_AGAIN]
     ]
-    await put(stage.redis, again)
+    await put(stage.connections.redis, again)
 
 
-def _reports(run: str, wallet: Wallet) -> list[Request]:
-    forms = ("csv", "json", "pdf")
-    wishes = [
-        BuildReport.from_wire(
-            {"report": "account_statement", "format": form, "account": str(wallet.account)}
-        )
-        for form in forms
-    ] + [BuildReport.from_wire({"report": "trial_balance", "format": form}) for form in forms]
-    return [Request(wish, key=f"demo-{run}-report-{n}") for n, wish in enumerate(wishes)]
+def _reports(prefix: str, wallet: Wallet) -> list[Request]:
+    wanted = [
+        {"report": "account_statement", "account": str(wallet.account)},
+        {"report": "trial_balance"},
+    ]
+    payloads = [
+        BuildReport.from_wire({**report, "format": form})
+        for report in wanted
+        for form in ("csv", "json", "pdf")
+    ]
+    return [Request(payload, key=f"{prefix}{n}") for n, payload in enumerate(payloads)]
 
 
 @asynccontextmanager
 async def _worker(settings: "Settings") -> "AsyncIterator[Counter[str]]":
     """Run a worker in this process, so that nothing is left when the process is killed."""
-    told: Counter[str] = Counter()
+    events: Counter[str] = Counter()
 
     def count(name: str, _fields: dict[str, Any]) -> None:
-        told[name] += 1
+        events[name] += 1
 
     quiet = settings.model_copy(update={"log_level": "ERROR"})
     worker = create_worker(quiet, handle_signals=False, subscribers=[count])
     running = asyncio.create_task(worker.async_run())
     try:
-        yield told
+        yield events
     finally:
         await worker.close()
         await asyncio.wait({running})
-
-
-@asynccontextmanager
-async def _pool(settings: "Settings") -> "AsyncIterator[ArqRedis]":
-    pool = await create_pool(redis_settings(str(settings.redis_url)))
-    try:
-        yield pool
-    finally:
-        await pool.aclose()
-
-
-def _progress(console: "Console") -> Progress:
-    return Progress(
-        TextColumn("{task.description:<18}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    )

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 class Summary:
     """What came of the demo."""
 
-    asked: int
+    requests: int
     """Requests made, the repeated ones included."""
     tally: "Tally"
-    told: dict[str, int]
+    events: dict[str, int]
     """The worker's events, counted by name."""
     balances: dict[str, int]
     """Σ balance by currency over the whole ledger, in minor units."""
@@ -41,18 +41,18 @@ class Summary:
 
 def show(summary: Summary, console: "Console") -> None:
     """Print the summary."""
-    duplicates = summary.asked - summary.tally.accepted
+    duplicates = summary.requests - summary.tally.accepted
     console.print(
-        f"\n[bold]{summary.asked:,} requests[/], {duplicates:,} of them repeated: "
+        f"\n[bold]{summary.requests:,} requests[/], {duplicates:,} of them repeated: "
         f"[bold]{summary.tally.accepted:,} jobs accepted[/]"
     )
     console.print(_outcomes(summary))
     console.print(
-        f"{summary.told.get('job.duplicate', 0):,} deliveries of jobs that had run already: "
+        f"{summary.events.get('job.duplicate', 0):,} deliveries of jobs that had run already: "
         "absorbed, no effect twice"
     )
     console.print(
-        f"{summary.told.get('job.run_again', 0):,} tries rolled back by a conflict and run again"
+        f"{summary.events.get('job.run_again', 0):,} tries rolled back by a conflict and run again"
     )
     console.print(_sums(summary))
     for url in summary.reports:

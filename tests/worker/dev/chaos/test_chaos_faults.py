@@ -19,7 +19,7 @@ from db.engine import create_engine
 from tests.worker.dev.servers.kit import eventually_gone
 from tests.worker.loop.kit import eventually
 from worker.dev.chaos.faults import INJECTIONS, inject
-from worker.dev.chaos.plan import Fault, Kind
+from worker.dev.chaos.plan import Fault, FaultKind
 from worker.dev.chaos.sites import MARK
 from worker.dev.servers.processes import is_alive
 
@@ -31,24 +31,24 @@ def fault(kind, **changes):
 
 
 def test_every_kind_has_its_fault():
-    assert set(INJECTIONS) == set(Kind)
+    assert set(INJECTIONS) == set(FaultKind)
 
 
 async def test_a_flush_forgets_everything_but_that_it_may(targets):
     async with Redis.from_url(targets.redis_url) as redis:
         await redis.set("something", 1)
 
-        await inject(targets, fault(Kind.FLUSH_REDIS))
+        await inject(targets, fault(FaultKind.FLUSH_REDIS))
 
         assert await redis.keys() == [MARK.encode()]
-    assert targets.injected == {Kind.FLUSH_REDIS: 1}
+    assert targets.injected == {FaultKind.FLUSH_REDIS: 1}
 
 
 @pytest.mark.parametrize("gentle", [True, False])
 async def test_a_redis_that_was_stopped_comes_back_as_another(targets, gentle):
     before = targets.valkey.pid
 
-    await inject(targets, fault(Kind.STOP_REDIS, gentle=gentle))
+    await inject(targets, fault(FaultKind.STOP_REDIS, gentle=gentle))
 
     assert targets.valkey.running
     assert targets.valkey.pid != before
@@ -56,7 +56,7 @@ async def test_a_redis_that_was_stopped_comes_back_as_another(targets, gentle):
 
 async def test_a_redis_that_was_frozen_answers_again(targets):
     async with Redis.from_url(targets.redis_url, socket_timeout=0.2) as redis:
-        freezing = asyncio.ensure_future(inject(targets, fault(Kind.FREEZE_REDIS, hold_s=1.0)))
+        freezing = asyncio.ensure_future(inject(targets, fault(FaultKind.FREEZE_REDIS, hold_s=1.0)))
         await asyncio.sleep(0.2)
         with pytest.raises(RedisTimeoutError):
             await redis.ping()
@@ -72,7 +72,7 @@ async def test_a_postgres_that_was_restarted_has_what_was_committed(targets, own
         await connection.execute(text(f"CREATE TABLE {name} ()"))
     before = targets.postgres.pid
 
-    await inject(targets, fault(Kind.RESTART_POSTGRES, gentle=gentle))
+    await inject(targets, fault(FaultKind.RESTART_POSTGRES, gentle=gentle))
 
     assert targets.postgres.pid != before
     await own_engine.dispose()
@@ -85,7 +85,7 @@ async def test_the_workers_connections_are_ended_and_no_others(targets, stack, o
     async with worker.connect() as theirs, own_engine.connect() as ours:
         await theirs.execute(text("SELECT 1"))
 
-        await inject(targets, fault(Kind.KILL_BACKENDS))
+        await inject(targets, fault(FaultKind.KILL_BACKENDS))
 
         with pytest.raises(DBAPIError):
             await theirs.execute(text("SELECT 1"))
@@ -94,7 +94,7 @@ async def test_the_workers_connections_are_ended_and_no_others(targets, stack, o
 
 
 async def test_lost_commits_arm_the_proxy(targets):
-    await inject(targets, fault(Kind.LOST_COMMIT))
+    await inject(targets, fault(FaultKind.LOST_COMMIT))
 
     assert targets.proxy.armed == 3
 

@@ -11,7 +11,7 @@ from jobs import Client, Request
 from tests.bank.kit import balance_of, broken_rules, open_account
 from tests.worker.loop.kit import eventually
 from worker.app import create_worker
-from worker.dev.chaos import load
+from worker.dev.workload import Wallet, transfer
 from worker.settings import Settings
 
 JOBS = 5_000
@@ -36,7 +36,7 @@ async def test_five_thousand_jobs_survive_flushall(new_database_url, redis, quie
     payers = [await open_account(sessions, balance="1000.00") for _ in range(16)]
     payees = [await open_account(sessions) for _ in range(16)]
     orders = [
-        Request(load.transfer_of(payers[n % 16], payees[n % 16], "0.01")) for n in range(JOBS)
+        Request(transfer(payers[n % 16], Wallet(payees[n % 16], "EUR"), 1)) for n in range(JOBS)
     ]
     client = Client(redis, sessions=sessions)
     for start in range(0, JOBS, BATCH):

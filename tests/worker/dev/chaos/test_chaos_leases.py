@@ -11,8 +11,8 @@ from db.store import Store
 from jobs import Client, Request
 from tests.bank.kit import balance_of, broken_rules, open_account
 from tests.worker.loop.kit import eventually
-from worker.dev.chaos import load
 from worker.dev.servers import processes
+from worker.dev.workload import Wallet, transfer
 
 JOBS = 12
 TAKEN_OVER_WITHIN_S = 10.0
@@ -36,7 +36,7 @@ async def stuck_jobs(stack, sessions):
                 text("SELECT FROM accounts WHERE id = :id FOR UPDATE"), {"id": payer}
             )
             handles = await client.enqueue_many(
-                [Request(load.transfer_of(payer, payee, "1.00")) for payee in payees]
+                [Request(transfer(payer, Wallet(payee, "EUR"), 100)) for payee in payees]
             )
             await client.aclose()
             yield redis, handles, payees, holder

@@ -5,11 +5,11 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.dev.chaos.plan import HOLD_S, REPLIES_LOST_MAX, Kind, schedule
+from worker.dev.chaos.plan import HOLD_S, REPLIES_LOST_MAX, FaultKind, schedule
 from worker.loop import Worker
 
 seeds = st.integers(0, 2**32)
-kinds = st.sets(st.sampled_from(Kind), min_size=1)
+kinds = st.sets(st.sampled_from(FaultKind), min_size=1)
 counts = st.integers(1, 300)
 
 
@@ -45,7 +45,7 @@ def test_everything_about_a_fault_is_within_its_bounds(seed, some, count):
 
 
 def test_two_seeds_make_two_plans():
-    assert schedule(1, Kind, 60) != schedule(2, Kind, 60)
+    assert schedule(1, FaultKind, 60) != schedule(2, FaultKind, 60)
 
 
 def test_no_kinds_no_faults():
@@ -53,4 +53,4 @@ def test_no_kinds_no_faults():
 
 
 def test_a_frozen_worker_wakes_up_after_its_lease():
-    assert HOLD_S[Kind.FREEZE_WORKER][0] > Worker.lease_s
+    assert HOLD_S[FaultKind.FREEZE_WORKER][0] > Worker.lease_s

@@ -1,4 +1,4 @@
-"""Chaos itself must outlast what it does: it asks again until a server is back."""
+"""Chaos must outlast its own faults: it repeats a statement until the server is back."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,16 +11,16 @@ from db.errors import Trouble, diagnose
 
 T = TypeVar("T")
 
-INSIST_S: Final = 60.0
+RETRY_MAX_S: Final = 60.0
 PAUSE_S: Final = 0.1
 
 _FINAL: Final = frozenset({Trouble.ALARM, Trouble.FAILURE, Trouble.UNIQUE})
 
 
-async def insist(unit: Callable[[], Awaitable[T]]) -> T:
-    """Do something that is safe to repeat until it works, for at most `INSIST_S`."""
+async def retry_until_up(unit: Callable[[], Awaitable[T]]) -> T:
+    """Do something that is safe to repeat until it works, for at most `RETRY_MAX_S`."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + INSIST_S
+    deadline = loop.time() + RETRY_MAX_S
     while True:
         try:
             return await unit()
