@@ -15,6 +15,7 @@ import redis.asyncio as redis_asyncio
 from sqlalchemy import make_url
 
 from db.engine import create_engine, create_sessions
+from tests.letters import add_samples, in_the_folder
 from worker.app import migrate_database
 from worker.dev.servers import Stack
 
@@ -66,6 +67,8 @@ class Databases:
 async def _migrate(url):
     engine = create_engine(url, pool_size=1, application_name="teller-tests")
     await migrate_database(engine)
+    async with engine.begin() as connection:
+        await add_samples(connection)
     await engine.dispose()
 
 
@@ -130,6 +133,13 @@ async def engine(database_url):
 @pytest.fixture
 def sessions(engine):
     return create_sessions(engine)
+
+
+@pytest.fixture
+def letters():
+    """Let the registry know the samples' kinds, as if their files were in `jobs/`."""
+    with in_the_folder():
+        yield
 
 
 @pytest.fixture

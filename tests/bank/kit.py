@@ -1,11 +1,17 @@
 """A small bank for tests: users with accounts, money in them, and what must hold of the books."""
 
 import uuid
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from sqlalchemy import text
 
+from db.execution import JobRef
 from db.store import Store
+from jobs import registry
+from worker.execution.delivery import Delivery, with_payload
+
+TRANSFER = registry()["transfer_funds"]
 
 # Each must return no row at all; the names are the ones of the audit.
 BOOKS_MUST_HOLD = {
@@ -71,3 +77,24 @@ async def balance_of(sessions, account):
         return await session.scalar(
             text("SELECT balance FROM accounts WHERE id = :id"), {"id": account}
         )
+
+
+def transfer(payer, payee, amount="0.01"):
+    """Return a delivery of one transfer."""
+    job = JobRef(uuid.uuid4(), TRANSFER.kind, "null", datetime.now(UTC))
+    raw = {
+        "from_account": str(payer),
+        "to_account": str(payee),
+        "amount": amount,
+        "currency": "EUR",
+    }
+    return with_payload(Delivery(job, 1), raw)
+
+
+async def posted(sessions, ids):
+    """Return which of these transfers the books have."""
+    async with sessions() as session:
+        rows = await session.execute(
+            text("SELECT id FROM transfers WHERE id = ANY(:ids)"), {"ids": list(ids)}
+        )
+        return {row.id for row in rows}

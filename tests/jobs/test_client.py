@@ -9,7 +9,6 @@ import sys
 import time
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
-from decimal import Decimal
 from functools import partial
 from typing import ClassVar
 
@@ -35,30 +34,17 @@ from jobs import (
     UnknownKindError,
 )
 from jobs._wire import JOB_ID_NAMESPACE
-from jobs.create_user import CreateUser, UserCreated
-from jobs.transfer_funds import TransferFunds
+from tests.letters import LetterSent, SendLetter, a_card, a_letter
 from tests.worker.running import working
 from worker.execution import serializer as wire
 
 HOUR = timedelta(hours=1)
-
-
-def a_transfer(amount="1.00"):
-    return TransferFunds(
-        from_account=uuid.UUID(int=1),
-        to_account=uuid.UUID(int=2),
-        amount=Decimal(amount),
-        currency="EUR",
-    )
-
-
-def a_user():
-    name = f"u{uuid.uuid4().hex[:12]}"
-    return CreateUser(username=name, email=f"{name}@example.org", currencies=("EUR",))
+TO_NOBODY = a_letter(address="nowhere")
+REFUSED = Rejected("unknown_address", "nobody lives there")
 
 
 @pytest.fixture
-async def client(redis, sessions):
+async def client(letters, redis, sessions):
     async with Client(redis, sessions=sessions) as made:
         yield made
 
@@ -70,7 +56,7 @@ async def redis_only(redis):
 
 
 @pytest.fixture
-async def worker(redis, sessions, database_url, redis_url):
+async def worker(letters, redis, sessions, database_url, redis_url):
     async with sessions() as session, session.begin():
         # The relay would rightly send what an earlier test left waiting.
         await session.execute(text("DELETE FROM jobs WHERE state = 'queued'"))
@@ -89,10 +75,10 @@ async def row_of(sessions, job):
 
 async def test_a_job_exists_if_and_only_if_the_caller_commits(client, sessions, redis):
     async with sessions() as session:
-        rolled_back = await client.enqueue(a_transfer(), session=session)
+        rolled_back = await client.enqueue(a_letter(), session=session)
         await session.rollback()
     async with sessions() as session, session.begin():
-        committed = await client.enqueue(a_transfer(), session=session)
+        committed = await client.enqueue(a_letter(), session=session)
         await session.flush()
         assert await redis.zcard("arq:queue") == 0
     await client.aclose()
@@ -104,19 +90,19 @@ async def test_a_job_exists_if_and_only_if_the_caller_commits(client, sessions, 
 
 async def test_a_ring_carries_the_payload_unless_it_is_personal(client, sessions, redis):
     async with sessions() as session, session.begin():
-        plain = await client.enqueue(a_transfer(), session=session)
-        personal = await client.enqueue(a_user(), session=session)
+        plain = await client.enqueue(a_letter(), session=session)
+        personal = await client.enqueue(a_card(), session=session)
     await client.aclose()
 
-    assert wire.deserialize(await redis.get(f"arq:job:{plain.id}"))["a"] == [a_transfer().to_wire()]
+    assert wire.deserialize(await redis.get(f"arq:job:{plain.id}"))["a"] == [a_letter().to_wire()]
     assert wire.deserialize(await redis.get(f"arq:job:{personal.id}"))["a"] == []
 
 
 async def test_the_same_key_and_payload_is_the_same_job(client, sessions):
     key = uuid.uuid4().hex
     async with sessions() as session, session.begin():
-        first = await client.enqueue(a_transfer(), session=session, key=key)
-        again = await client.enqueue(a_transfer(), session=session, key=key)
+        first = await client.enqueue(a_letter(), session=session, key=key)
+        again = await client.enqueue(a_letter(), session=session, key=key)
 
     assert first.created
     assert again.duplicate
@@ -126,21 +112,21 @@ async def test_the_same_key_and_payload_is_the_same_job(client, sessions):
 async def test_a_key_conflict_leaves_the_callers_transaction_usable(client, sessions):
     key = uuid.uuid4().hex
     async with sessions() as session, session.begin():
-        first = await client.enqueue(a_transfer(), session=session, key=key)
+        first = await client.enqueue(a_letter(), session=session, key=key)
         with pytest.raises(KeyConflictError, match=f"{first.id}.*use a new key"):
-            await client.enqueue(a_transfer("2.00"), session=session, key=key)
-        other = await client.enqueue(a_transfer("2.00"), session=session)
+            await client.enqueue(a_letter(2), session=session, key=key)
+        other = await client.enqueue(a_letter(2), session=session)
 
-    assert (await row_of(sessions, other))["payload"]["amount"] == "2.00"
+    assert (await row_of(sessions, other))["payload"]["pages"] == 2
 
 
 async def test_an_unregistered_kind_is_named_with_what_there_is(client, sessions):
-    class Unheard(TransferFunds):
+    class Unheard(SendLetter):
         kind = "unheard_of"
 
     async with sessions() as session, session.begin():
-        with pytest.raises(UnknownKindError, match=r"'unheard_of'.*transfer_funds"):
-            await client.enqueue(Unheard(**a_transfer().model_dump()), session=session)
+        with pytest.raises(UnknownKindError, match=r"'unheard_of'.*send_letter"):
+            await client.enqueue(Unheard(**a_letter().model_dump()), session=session)
 
 
 async def test_many_jobs_take_one_statement_and_keep_their_order(client, sessions, engine):
@@ -151,28 +137,28 @@ async def test_many_jobs_take_one_statement_and_keep_their_order(client, session
         engine.sync_engine, "before_cursor_execute", lambda *call: statements.append(call[2])
     )
     key = uuid.uuid4().hex
-    amounts = [f"{n}.00" for n in range(1, 101)]
+    pages = range(2, 99)
     async with sessions() as session, session.begin():
         handles = await client.enqueue_many(
             [
-                *(Request(a_transfer(amount), delay=HOUR) for amount in amounts),
-                Request(a_transfer(), key=key),
-                Request(a_transfer(), key=key),
+                *(Request(a_letter(number), delay=HOUR) for number in pages),
+                Request(a_letter(), key=key),
+                Request(a_letter(), key=key),
             ],
             session=session,
         )
 
     assert len(statements) == 1
-    assert [(await row_of(sessions, h))["payload"]["amount"] for h in handles[:3]] == amounts[:3]
+    assert [(await row_of(sessions, h))["payload"]["pages"] for h in handles[:3]] == [2, 3, 4]
     assert [h.created for h in handles[-2:]] == [True, False]
 
 
-class Counted(TransferFunds):
-    """A transfer that notes how often its fields are written out."""
+class Counted(SendLetter):
+    """A letter that notes how often its fields are written out."""
 
     written: ClassVar[list[str]] = []
 
-    @field_serializer("currency")
+    @field_serializer("address")
     def note(self, value: str) -> str:
         self.written.append(value)
         return value
@@ -191,7 +177,7 @@ def counted(monkeypatch):
         if name.startswith("jobs.") and (to_json := getattr(module, "to_json", None)):
             monkeypatch.setattr(module, "to_json", partial(spy, to_json))
     Counted.written.clear()
-    return Counted(**a_transfer().model_dump()), others
+    return Counted(**a_letter().model_dump()), others
 
 
 async def test_a_payload_is_serialized_once_for_its_row_and_its_ring(
@@ -202,10 +188,11 @@ async def test_a_payload_is_serialized_once_for_its_row_and_its_ring(
         job = await client.enqueue(payload, session=session, key=uuid.uuid4().hex)
     await client.aclose()
 
-    assert Counted.written == ["EUR"]
-    assert "1.00" not in repr(others)
-    assert (await row_of(sessions, job))["payload"]["currency"] == "EUR"
-    assert wire.deserialize(await redis.get(f"arq:job:{job.id}"))["a"][0]["currency"] == "EUR"
+    assert Counted.written == ["12 High Street"]
+    assert "High Street" not in repr(others)
+    assert (await row_of(sessions, job))["payload"]["address"] == "12 High Street"
+    sent = wire.deserialize(await redis.get(f"arq:job:{job.id}"))["a"][0]
+    assert sent["address"] == "12 High Street"
 
 
 async def test_a_payload_is_serialized_once_through_redis_also_when_it_is_compared(
@@ -213,19 +200,19 @@ async def test_a_payload_is_serialized_once_through_redis_also_when_it_is_compar
 ):
     payload, others = counted
     await redis_only.enqueue(payload, key="k")
-    assert Counted.written == ["EUR"]
+    assert Counted.written == ["12 High Street"]
     again = await redis_only.enqueue(payload, key="k")
 
     assert again.duplicate
-    assert Counted.written == ["EUR"] * 2
-    assert "1.00" not in repr(others)
+    assert Counted.written == ["12 High Street"] * 2
+    assert "High Street" not in repr(others)
 
 
 async def test_a_lost_ring_reaches_no_caller_and_the_log_says_who_rings(sessions, caplog):
     away = Redis(host="127.0.0.1", port=1)
     async with Client(away, sessions=sessions) as client:
         async with sessions() as session, session.begin():
-            job = await client.enqueue(a_user(), session=session)
+            job = await client.enqueue(a_card(), session=session)
         with caplog.at_level(logging.WARNING, logger="jobs.client"):
             await client.aclose()
     await away.aclose()
@@ -237,7 +224,7 @@ async def test_a_lost_ring_reaches_no_caller_and_the_log_says_who_rings(sessions
 
 
 async def test_without_a_session_a_client_with_sessions_uses_its_own_transaction(client, sessions):
-    job = await client.enqueue(a_user(), delay=HOUR)
+    job = await client.enqueue(a_card(), delay=HOUR)
 
     row = await row_of(sessions, job)
     assert row["run_at"] - datetime.now(UTC) > timedelta(minutes=59)
@@ -246,14 +233,14 @@ async def test_without_a_session_a_client_with_sessions_uses_its_own_transaction
 
 async def test_no_door_at_all_is_said(sessions):
     with pytest.raises(DoorClosedError, match="session="):
-        await Client().enqueue(a_transfer())
+        await Client().enqueue(a_letter())
 
 
 @pytest.mark.parametrize("key", ["", "k" * 201, "nul\x00", "\ud800"])
 async def test_a_key_that_no_door_takes_is_refused_at_once(client, redis_only, key):
     for one in (client, redis_only):
         with pytest.raises(InvalidKeyError):
-            await one.enqueue(a_transfer(), key=key)
+            await one.enqueue(a_letter(), key=key)
 
 
 @pytest.mark.parametrize(
@@ -267,12 +254,12 @@ async def test_a_key_that_no_door_takes_is_refused_at_once(client, redis_only, k
 )
 async def test_a_time_that_no_door_takes_is_refused_at_once(client, run_at):
     with pytest.raises(InvalidTimeError, match="run_at"):
-        await client.enqueue(a_transfer(), run_at=run_at)
+        await client.enqueue(a_letter(), run_at=run_at)
 
 
 async def test_run_at_and_delay_exclude_each_other(client):
     with pytest.raises(ValueError, match="not both"):
-        await client.enqueue(a_transfer(), run_at=datetime.now(UTC), delay=HOUR)
+        await client.enqueue(a_letter(), run_at=datetime.now(UTC), delay=HOUR)
 
 
 # Through Redis alone
@@ -280,30 +267,30 @@ async def test_run_at_and_delay_exclude_each_other(client):
 
 async def test_through_redis_the_key_is_the_arq_job_id(redis_only, redis):
     key = uuid.uuid4().hex
-    job = await redis_only.enqueue(a_transfer(), key=key)
-    again = await redis_only.enqueue(a_transfer(), key=key)
+    job = await redis_only.enqueue(a_letter(), key=key)
+    again = await redis_only.enqueue(a_letter(), key=key)
 
-    assert job.redis_id == f"transfer_funds:{key}"
+    assert job.redis_id == f"send_letter:{key}"
     assert job.id == uuid.uuid5(JOB_ID_NAMESPACE, job.redis_id)
     assert (job.created, again.created) == (True, False)
     assert await redis.zcard("arq:queue") == 1
 
 
 async def test_through_redis_another_payload_under_the_same_key_is_a_conflict(redis_only):
-    await redis_only.enqueue(a_transfer(), key="k")
+    await redis_only.enqueue(a_letter(), key="k")
 
     with pytest.raises(KeyConflictError, match="another payload"):
-        await redis_only.enqueue(a_transfer("2.00"), key="k")
+        await redis_only.enqueue(a_letter(2), key="k")
 
 
 async def test_an_arq_client_reads_what_ours_wrote(redis_only, redis_url):
-    job = await redis_only.enqueue(a_transfer(), delay=HOUR)
+    job = await redis_only.enqueue(a_letter(), delay=HOUR)
     pool = await create_pool(RedisSettings.from_dsn(redis_url), job_deserializer=wire.deserialize)
     (queued,) = await pool.queued_jobs()
     await pool.aclose()
 
-    assert (queued.job_id, queued.function) == (job.redis_id, "transfer_funds")
-    assert list(queued.args) == [a_transfer().to_wire()]
+    assert (queued.job_id, queued.function) == (job.redis_id, "send_letter")
+    assert list(queued.args) == [a_letter().to_wire()]
     assert (queued.score or 0) > (time.time() + 3_500) * 1000
 
 
@@ -311,23 +298,21 @@ async def test_an_arq_client_reads_what_ours_wrote(redis_only, redis_url):
 
 
 async def test_a_result_is_the_kinds_own_model(client, worker):
-    job = await client.enqueue(a_user())
-    created = await job.result(timeout=30)
+    job = await client.enqueue(a_letter())
 
-    assert isinstance(created, UserCreated)
-    assert created.accounts.keys() == {"EUR"}
+    assert await job.result(timeout=30) == LetterSent(letter_id=job.id)
     assert await job.status() == "completed"
 
 
 async def test_a_business_no_is_an_answer(client, redis_only, worker):
     for one in (client, redis_only):
-        job = await one.enqueue(a_transfer())
-        assert await job.result(timeout=30) == Rejected("unknown_account")
+        job = await one.enqueue(TO_NOBODY)
+        assert await job.result(timeout=30) == REFUSED
         assert await job.status() == "rejected"
 
 
 async def test_a_dead_job_raises_and_says_where_its_errors_are(redis_only, redis, worker):
-    job = await redis_only.enqueue(a_transfer(), delay=HOUR)
+    job = await redis_only.enqueue(a_letter(), delay=HOUR)
     body = wire.deserialize(await redis.get(f"arq:job:{job.redis_id}"))
     await redis.set(f"arq:job:{job.redis_id}", wire.serialize({**body, "a": [{"no": "payload"}]}))
     await redis.zadd("arq:queue", {job.redis_id: 1})
@@ -338,23 +323,23 @@ async def test_a_dead_job_raises_and_says_where_its_errors_are(redis_only, redis
 
 
 async def test_with_sessions_a_result_outlives_redis(client, redis, worker):
-    job = await client.enqueue(a_transfer())
+    job = await client.enqueue(TO_NOBODY)
     await job.result(timeout=30)
     await redis.flushdb()
 
-    assert await client.handle(job.id).result(timeout=5) == Rejected("unknown_account")
+    assert await client.handle(job.id).result(timeout=5) == REFUSED
     assert await client.handle(job.id).status() == "rejected"
 
 
 async def test_without_redis_a_result_comes_from_postgresql(client, sessions, worker):
-    job = await client.enqueue(a_transfer())
+    job = await client.enqueue(TO_NOBODY)
     recorded = Client(sessions=sessions).handle(job.id)
 
-    assert await recorded.result(timeout=30) == Rejected("unknown_account")
+    assert await recorded.result(timeout=30) == REFUSED
 
 
 async def test_no_result_in_time_is_said_and_changes_nothing(client):
-    job = await client.enqueue(a_transfer(), delay=HOUR)
+    job = await client.enqueue(a_letter(), delay=HOUR)
 
     with pytest.raises(ResultTimeoutError, match="it goes on"):
         await job.result(timeout=0.05)
@@ -371,8 +356,8 @@ async def test_an_unknown_job_is_not_waited_for(client, redis_only):
 
 
 async def test_cancelling_is_decided_in_postgresql(client, sessions, worker):
-    waiting = await client.enqueue(a_transfer(), delay=HOUR)
-    done = await client.enqueue(a_transfer())
+    waiting = await client.enqueue(a_letter(), delay=HOUR)
+    done = await client.enqueue(a_letter())
     await done.result(timeout=30)
 
     assert await waiting.cancel("changed my mind")
@@ -382,14 +367,14 @@ async def test_cancelling_is_decided_in_postgresql(client, sessions, worker):
 
 
 async def test_cancelling_through_redis_is_arqs_abort(redis_only, worker):
-    job = await redis_only.enqueue(a_transfer(), delay=HOUR)
+    job = await redis_only.enqueue(a_letter(), delay=HOUR)
 
     assert await job.cancel(timeout=30)
     assert isinstance(await job.result(timeout=30), Cancel)
 
 
 async def test_progress_is_what_the_job_last_said(client, redis):
-    job = await client.enqueue(a_transfer(), delay=HOUR)
+    job = await client.enqueue(a_letter(), delay=HOUR)
     assert await job.progress() is None
     await redis.set(f"teller:progress:{job.id}", '{"done": 3, "total": 7}')
 

@@ -117,7 +117,7 @@ def test_two_files_cannot_share_a_kind(folder):
         registry()
 
 
-def test_a_payload_of_an_unknown_kind_may_be_personal():
-    assert may_be_personal("create_user")
+def test_a_payload_of_an_unknown_kind_may_be_personal(letters):
+    assert may_be_personal("send_card")
     assert may_be_personal("unheard_of")
-    assert not may_be_personal("transfer_funds")
+    assert not may_be_personal("send_letter")

@@ -4,22 +4,18 @@
 """
 
 import asyncio
-import uuid
 from datetime import timedelta
-from decimal import Decimal
 
 import pytest
 
 from jobs import Client, JobNotFoundError, Rejected, Request
 from jobs._client import follower, waiter
 from jobs._client.waiter import Wakeups
-from jobs.transfer_funds import TransferFunds
+from tests.letters import a_letter
 
 HOUR = timedelta(hours=1)
 NEVER_S = 1_000_000
-REJECTED = (
-    b'{"t":1,"f":"transfer_funds","a":[],"k":{},"et":1,"s":true,"r":{"rejected":{"code":"no"}}}'
-)
+REJECTED = b'{"t":1,"f":"send_letter","a":[],"k":{},"et":1,"s":true,"r":{"rejected":{"code":"no"}}}'
 
 
 @pytest.fixture
@@ -44,13 +40,7 @@ def tracked(monkeypatch):
 
 
 async def enqueue(client, how_many=1):
-    payload = TransferFunds(
-        from_account=uuid.UUID(int=1),
-        to_account=uuid.UUID(int=2),
-        amount=Decimal("1.00"),
-        currency="EUR",
-    )
-    return await client.enqueue_many([Request(payload, delay=HOUR)] * how_many)
+    return await client.enqueue_many([Request(a_letter(), delay=HOUR)] * how_many)
 
 
 async def connections_that_wait(redis):

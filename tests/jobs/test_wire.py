@@ -57,12 +57,12 @@ def test_the_keys_are_arqs():
 @pytest.mark.parametrize("way_in", [put, create])
 async def test_an_arq_client_sees_the_job_as_one_of_its_own(redis, way_in):
     before = now_ms()
-    await way_in(redis, [QueuedJob("a", "transfer_funds", '{"amount":"1.00"}')])
+    await way_in(redis, [QueuedJob("a", "send_letter", '{"pages":2}')])
     job = Job("a", redis, _deserializer=json.loads)
     assert await job.status() == JobStatus.queued
     info = await job.info()
     assert info is not None
-    assert (info.function, list(info.args)) == ("transfer_funds", [{"amount": "1.00"}])
+    assert (info.function, list(info.args)) == ("send_letter", [{"pages": 2}])
     assert before <= info.enqueue_time.timestamp() * 1000 <= now_ms()
 
 
@@ -73,8 +73,8 @@ async def test_a_job_without_its_payload_has_no_arguments(redis, way_in):
     assert json.loads(await redis.get("arq:job:a"))["a"] == []
 
 
-async def test_a_personal_payload_is_not_sent_nor_is_one_of_an_unknown_kind(redis):
-    kinds = ("transfer_funds", "create_user", "unheard_of")
+async def test_a_personal_payload_is_not_sent_nor_is_one_of_an_unknown_kind(letters, redis):
+    kinds = ("send_letter", "send_card", "unheard_of")
     await put(redis, [queued_job(kind, kind, '{"x":1}', None) for kind in kinds])
     sent = [json.loads(await redis.get(f"arq:job:{kind}"))["a"] for kind in kinds]
     assert sent == [[{"x": 1}], [], []]

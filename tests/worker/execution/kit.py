@@ -1,4 +1,4 @@
-"""Executors on real servers that record their events, and transfers to run."""
+"""Executors on real servers that record their events, and letters to send."""
 
 import uuid
 from dataclasses import dataclass, replace
@@ -9,13 +9,10 @@ from sqlalchemy import text
 
 from db.execution import JobRef
 from db.store import Store
-from jobs import registry
-from tests.bank.kit import broken_rules
+from tests.letters import SEND_LETTER
 from worker.execution.delivery import Delivery, with_payload
 from worker.execution.executor import Executor
 from worker.monitoring.events import Events
-
-TRANSFER = registry()["transfer_funds"]
 
 
 @dataclass
@@ -26,7 +23,7 @@ class RecordingExecutor:
     sessions: Any
     emitted: list
 
-    async def run(self, delivery, job=TRANSFER):
+    async def run(self, delivery, job=SEND_LETTER):
         return await self.executor.run(job, delivery)
 
     def names(self):
@@ -35,13 +32,14 @@ class RecordingExecutor:
     def count(self, event):
         return self.names().count(event)
 
-    async def posted(self, ids):
-        """Return which of these transfers the books have."""
+    async def sent(self, ids):
+        """Return which of these letters were sent, each as often as it was, in order."""
         async with self.sessions() as session:
             rows = await session.execute(
-                text("SELECT id FROM transfers WHERE id = ANY(:ids)"), {"ids": list(ids)}
+                text("SELECT id FROM samples.letters WHERE id = ANY(:ids) ORDER BY id"),
+                {"ids": list(ids)},
             )
-            return {row.id for row in rows}
+            return list(rows.scalars())
 
     async def states(self, ids):
         async with self.sessions() as session:
@@ -49,10 +47,6 @@ class RecordingExecutor:
                 text("SELECT id, state FROM jobs WHERE id = ANY(:ids)"), {"ids": list(ids)}
             )
             return {row.id: row.state for row in rows}
-
-    async def broken_rules(self):
-        async with self.sessions() as session:
-            return await broken_rules(session)
 
 
 NO_SERVICES: Any = None
@@ -68,21 +62,15 @@ def recording_executor(sessions, jitter=lambda: 0.0):
     return RecordingExecutor(executor, sessions, emitted)
 
 
-def transfer(payer, payee, amount="0.01", *, job_id=None, try_number=1):
-    """Return a delivery of one transfer."""
+def letter(address="12 High Street", pages=1, *, job_id=None, try_number=1):
+    """Return a delivery of one letter."""
     job = JobRef(
         id=job_id or uuid.uuid4(),
-        kind="transfer_funds",
+        kind="send_letter",
         payload_json="null",
         enqueued_at=datetime.now(UTC),
     )
-    raw = {
-        "from_account": str(payer),
-        "to_account": str(payee),
-        "amount": amount,
-        "currency": "EUR",
-    }
-    return with_payload(Delivery(job, try_number), raw)
+    return with_payload(Delivery(job, try_number), {"address": address, "pages": pages})
 
 
 def again(delivery):

@@ -10,8 +10,8 @@ from sqlalchemy.exc import DBAPIError
 
 from db.engine import create_engine, create_sessions
 from db.errors import Trouble, diagnose
-from tests.bank.kit import balance_of, open_account
-from tests.worker.execution.kit import again, recording_executor, transfer
+from tests.bank.kit import TRANSFER, balance_of, broken_rules, open_account, posted, transfer
+from tests.worker.execution.kit import again, recording_executor
 from worker.dev.chaos.proxy import CommitProxy, is_commit
 
 TRANSFERS = 2_000
@@ -87,19 +87,20 @@ async def test_two_thousand_transfers_with_lost_replies_are_each_made_once(
         async with at_once:
             if chance.random() < LOST_SHARE:
                 proxy.lose_replies(1)
-            return await one.run(order)
+            return await one.run(order, TRANSFER)
 
     outcomes = await asyncio.gather(*(run(order) for order in orders))
 
     assert {outcome.state for outcome in outcomes} == {"completed"}
-    assert len(await one.posted(order.job.id for order in orders)) == TRANSFERS
+    assert len(await posted(sessions, [order.job.id for order in orders])) == TRANSFERS
     assert proxy.lost > TRANSFERS * LOST_SHARE / 2
     # Each lost reply made a job run again, and find that it was done.
     assert one.count("job.duplicate") == proxy.lost
     assert one.count("job.finished") == TRANSFERS - proxy.lost
-    assert await one.broken_rules() == []
+    async with sessions() as session:
+        assert await broken_rules(session) == []
     assert far_engine.pool.checkedout() == 0
     assert sum([await balance_of(sessions, one) for one in accounts]) == 8 * 100_000
 
-    replayed = await asyncio.gather(*(one.run(again(order)) for order in orders[:100]))
+    replayed = await asyncio.gather(*(one.run(again(order), TRANSFER) for order in orders[:100]))
     assert all(outcome.replayed for outcome in replayed)
