@@ -42,6 +42,10 @@ RESET: Final = """
   END $$
 """
 
+OWN_NAMES: Final = (
+    "SET LOCAL SESSION AUTHORIZATION DEFAULT; SET LOCAL ROLE NONE; SET LOCAL search_path TO DEFAULT"
+)
+
 # What asyncpg's own transactions send, which are SQLAlchemy's.
 _CONTROL: Final = re.compile(
     r"(?P<begin>BEGIN(?: ISOLATION LEVEL [A-Z ]+?)?(?: READ ONLY)?(?: DEFERRABLE)?)"
@@ -57,6 +61,7 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
         "_leaves",
         "_limits",
         "_patience_s",
+        "_search_path",
         "is_owned",
         "is_silent",
         "is_watched",
@@ -64,6 +69,7 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
 
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - asyncpg's
         super().__init__(*args, **options)
+        self._search_path = self._search_path_now()
         self._patience_s: float | None = self._config.command_timeout  # type: ignore[has-type]
         self._limits = ""
         self._leaves = Leaves.NOTHING
@@ -123,11 +129,15 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
             return True
         if self._listeners or self._log_listeners or self._query_loggers:
             return True
-        settings = self.get_settings()
+        settings: Any = self.get_settings()
         return (
             getattr(settings, "default_transaction_read_only", "off") == "on"
             or getattr(settings, "in_hot_standby", "off") == "on"
         )
+
+    def _search_path_now(self) -> str | None:
+        """Return what the server has reported of itself; before PostgreSQL 18, None."""
+        return getattr(self.get_settings(), "search_path", None)
 
     # A job's own transaction.
 
@@ -139,6 +149,16 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
     async def restart(self) -> None:
         """Roll back a job's transaction, and begin its next one; one message."""
         await super().execute("ROLLBACK; BEGIN" + self._limits, timeout=CONCLUDE_TIMEOUT_S)
+
+    async def conclude(self) -> None:
+        """Make ready for the worker's own statements, which end the job; mostly nothing to send.
+
+        They are short, whatever the job's limit, and not for the role and search_path that a
+        handler may have chosen for itself.
+        """
+        self.wait_for_answers(CONCLUDE_TIMEOUT_S)
+        if self._leaves >= Leaves.NAMES or self._search_path_now() != self._search_path:
+            await super().execute(OWN_NAMES, timeout=CONCLUDE_TIMEOUT_S)
 
     async def commit(self) -> None:
         """Commit, and reset the session if need be."""
@@ -160,7 +180,7 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
             self.terminate()
 
     async def _end(self, command: str, timeout_s: float) -> None:
-        reset = RESET if self._leaves is Leaves.STATE else ""
+        reset = RESET if self._leaves in {Leaves.STATE, Leaves.NAMES} else ""
         await super().execute(command + reset, timeout=timeout_s)
         if reset:
             self._leaves = Leaves.NOTHING

@@ -2,10 +2,13 @@
 
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from db.errors import Trouble, diagnose
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -23,8 +26,17 @@ DDL_LOCK_TIMEOUT_MS: Final = 5_000  # a migration gives up rather than block the
 SET_TIMEOUTS: Final = text("""
     SELECT set_config('statement_timeout', '0', false),
            set_config('transaction_timeout', '0', false),
+           set_config('idle_in_transaction_session_timeout', '0', false),
            set_config('lock_timeout', :lock_timeout, false)
 """)
+
+
+class UnsuitableDatabaseError(Exception):
+    """This database cannot hold the schema; nothing was made in it."""
+
+
+class MigrationBusyError(Exception):
+    """Another process migrates this database, and has done so for too long."""
 
 
 class SchemaOutdatedError(Exception):
@@ -38,6 +50,10 @@ async def migrate(engine: "AsyncEngine", kinds: "Mapping[str, dict[str, object]]
         engine: the database.
         kinds: the JSON Schema of each kind's payload; a kind that is gone from the code stays
             registered, since older workers may still serve it.
+
+    Raises:
+        UnsuitableDatabaseError: the database's encoding is not UTF8.
+        MigrationBusyError: it was not this process's turn within `WAIT_FOR_TURN_MS`.
     """
     async with engine.connect() as connection, _turn(connection):
         await connection.run_sync(_upgrade)
@@ -73,10 +89,22 @@ def newest_revision() -> str:
 async def _turn(connection: "AsyncConnection") -> "AsyncIterator[None]":
     """Hold the migration lock, and give the connection back as it was.
 
-    A lock of the session, since each migration commits for itself.
+    A lock of the session, since each migration commits for itself. The driver waits however long
+    it takes: the server's limits are off, and a lost connection is noticed by its keepalive.
     """
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    _require_utf8(driver.get_settings().server_encoding)
+    driver.wait_for_answers(None)
     await connection.execute(SET_TIMEOUTS, {"lock_timeout": str(WAIT_FOR_TURN_MS)})
-    await connection.execute(text("SELECT pg_advisory_lock(:id)"), {"id": MIGRATION_LOCK_ID})
+    try:
+        await connection.execute(text("SELECT pg_advisory_lock(:id)"), {"id": MIGRATION_LOCK_ID})
+    except DBAPIError as error:
+        if diagnose(error).trouble is not Trouble.LOCK_TIMEOUT:
+            raise
+        raise MigrationBusyError(
+            f"another process has been migrating this database for {WAIT_FOR_TURN_MS / 1000:g} s: "
+            "wait for it to end, or look for it in pg_stat_activity"
+        ) from error
     await connection.execute(SET_TIMEOUTS, {"lock_timeout": str(DDL_LOCK_TIMEOUT_MS)})
     await connection.commit()
     try:
@@ -86,6 +114,14 @@ async def _turn(connection: "AsyncConnection") -> "AsyncIterator[None]":
         await connection.execute(text("SELECT pg_advisory_unlock(:id)"), {"id": MIGRATION_LOCK_ID})
         await connection.execute(text("RESET ALL"))
         await connection.commit()
+
+
+def _require_utf8(encoding: str) -> None:
+    if encoding != "UTF8":
+        raise UnsuitableDatabaseError(
+            f"the database's encoding is {encoding}, and names and payloads need UTF8: "
+            "create the database with ENCODING 'UTF8' TEMPLATE template0"
+        )
 
 
 def alembic_config() -> "Config":

@@ -19,7 +19,9 @@ class Leaves(IntEnum):
     NOTHING = 0
     STATE = 1
     """Settings, locks, cursors, tables: the session can be reset."""
-    TRACES = 2
+    NAMES = 2
+    """The same, and a text may mean something else from here on: by another role or search_path."""
+    TRACES = 3
     """What no reset undoes, as a loaded library; or the driver's own prepared statements are
     gone. The session must be replaced."""
 
@@ -32,6 +34,9 @@ _CLEAN: Final[set[str]] = set()
 
 _ENDS: Final = frozenset({"COMMIT", "END", "ROLLBACK", "ABORT", "BEGIN", "START"})
 _TRACES: Final = frozenset({"PREPARE", "DEALLOCATE", "DISCARD", "LOAD"})
+_NAMES: Final = re.compile(
+    r"\b(?:search_path|role|authorization|set_config|schema)\b", re.IGNORECASE
+)
 _SUSPECT: Final = re.compile(r"\b(?:" + "|".join(sorted(_ENDS | _TRACES)) + r")\b", re.IGNORECASE)
 WORDS_LOOKED_AT: Final = 3
 """Enough for `ROLLBACK TRANSACTION TO`."""
@@ -78,9 +83,9 @@ def judge(sql: str) -> Leaves:
 
 
 def _judge(sql: str) -> Leaves:
+    found = Leaves.NAMES if _NAMES.search(sql) else Leaves.STATE
     if _SUSPECT.search(sql) is None:
-        return Leaves.STATE
-    found = Leaves.STATE
+        return found
     for words in _statements(sql):
         if _ends_transaction(words):
             raise NotYoursError(

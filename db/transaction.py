@@ -14,7 +14,6 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import engine as session_defaults  # read at call time: a test can shorten them
-from db.connection import CONCLUDE_TIMEOUT_S
 from db.errors import sqlstate_of
 from db.statements import NotYoursError
 
@@ -167,17 +166,18 @@ class JobTransaction:
         if was_ended and isinstance(error, Exception):
             raise TransactionEndedError(ENDED) from error
 
-    def conclude(self) -> None:
-        """Check that the transaction is still open; call it before the job's outcome is written.
+    async def conclude(self) -> None:
+        """Check that the transaction is still open, before the worker's own statements follow.
 
-        From here on the worker's own statements follow, which are short whatever the job's limit.
+        Await it when the handler has answered; it costs a round trip only where the handler may
+        have changed its role or search_path.
 
         Raises:
             TransactionEndedError: it was ended meanwhile.
         """
         if self._was_ended():
             raise TransactionEndedError(ENDED)
-        self._driver.wait_for_answers(CONCLUDE_TIMEOUT_S)
+        await self._driver.conclude()
 
     async def restart(self) -> None:
         """Roll back, and begin again.

@@ -17,7 +17,13 @@ from arq.connections import RedisSettings
 
 from db.engine import create_engine, create_sessions
 from db.errors import TRANSIENT, diagnose
-from db.migrate import SchemaOutdatedError, migrate, require_current
+from db.migrate import (
+    MigrationBusyError,
+    SchemaOutdatedError,
+    UnsuitableDatabaseError,
+    migrate,
+    require_current,
+)
 from db.store import Store
 from jobs import _services, registry
 from jobs._services import ServiceError
@@ -241,9 +247,16 @@ async def open_services(
 
 
 async def migrate_database(engine: "AsyncEngine") -> str:
-    """Run missing migrations, register this code's kinds, and return the revision."""
+    """Run missing migrations, register this code's kinds, and return the revision.
+
+    Raises:
+        StartupError: the database is unsuitable, or another process migrates it.
+    """
     schemas = {kind: job.payload.model_json_schema() for kind, job in registry().items()}
-    return await migrate(engine, schemas)
+    try:
+        return await migrate(engine, schemas)
+    except (UnsuitableDatabaseError, MigrationBusyError) as error:
+        raise StartupError(str(error)) from error
 
 
 def create_worker(

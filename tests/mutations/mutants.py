@@ -62,7 +62,7 @@ _COMMIT = """    window.open()
     return outcome
 """
 _HANDLE = """            answer = await self._call_handler(job, payload, delivery, session)
-            transaction.conclude()
+            await transaction.conclude()
             outcome = outcome_of(answer)
             if not"""
 _OWN_USE = """\
@@ -216,7 +216,7 @@ MUTANTS = (
                 if diagnose(error).sqlstate is None:
                     raise
                 answer = await self._call_handler(job, payload, delivery, session)
-            transaction.conclude()
+            await transaction.conclude()
             outcome = outcome_of(answer)
             if not""",
             ),

@@ -161,7 +161,7 @@ class Executor:
             if delivery.exclusive and not await Record(session).hold(delivery.job.id):
                 return Later(HELD_ELSEWHERE_RETRY)
             answer = await self._call_handler(job, payload, delivery, session)
-            transaction.conclude()
+            await transaction.conclude()
             outcome = outcome_of(answer)
             if not keeps_effects(outcome):
                 await transaction.restart()
