@@ -61,7 +61,11 @@ class Payload(BaseModel):
 
 
 class Result(BaseModel):
-    """What a handler returns when the work is done; stored with the job and sent to callers."""
+    """What a handler returns when the work is done; stored with the job and sent to callers.
+
+    Closed where it is made, so that a misspelt field is an error; open where a caller reads it, so
+    that an older caller takes the result of a newer worker.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -38,9 +38,12 @@ def in_the_folder():
 with in_the_folder():
     file: Any = import_module("jobs.send_letter")
     SEND_CARD: jobs.Job = import_module("jobs.send_card").send_card
+    repeat: Any = import_module("jobs.repeat_value")
 
 SEND_LETTER: jobs.Job = file.send_letter
 SendLetter: Any = file.SendLetter
+RepeatValue: Any = repeat.RepeatValue
+Repeated: Any = repeat.Repeated
 LetterSent: Any = file.LetterSent
 
 
@@ -66,7 +69,7 @@ async def add_samples(connection):
     """Give a migrated database the table and the kinds of the samples."""
     await connection.exec_driver_sql("CREATE SCHEMA samples")
     await connection.exec_driver_sql(TABLE)
-    for payload in (SEND_LETTER.payload, SEND_CARD.payload):
+    for payload in (SEND_LETTER.payload, SEND_CARD.payload, RepeatValue):
         await connection.execute(
             text(
                 "INSERT INTO job_kinds (kind, payload_schema) "

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from .._decisions import Cancel, Rejected
 from .._errors import JobDeadError, KeyConflictError
@@ -55,8 +55,9 @@ def end_in_redis(stored: "bytes | str") -> End | None:
 def _end_of(result: dict[str, Any]) -> End:
     kind, value = str(result.get("f")), result.get("r")
     if result.get("s"):
-        if isinstance(value, dict) and value.keys() == {"rejected"}:
-            return End("rejected", kind, value["rejected"])
+        match value:
+            case {"rejected": {"code": str()} as rejected, **more} if not more:
+                return End("rejected", kind, rejected)
         return End("completed", kind, value)
     failure = value if isinstance(value, dict) else {}
     match failure.get("error"):
@@ -98,4 +99,5 @@ def _result(kind: str, stored: Any) -> "Result | dict[str, Any] | None":  # noqa
     model = job.result_type() if job else None
     if model is None or stored is None:
         return stored  # type: ignore[no-any-return]
-    return model.model_validate(stored)
+    # Read by JSON's own rules; a field that a newer worker added is left out.
+    return model.model_validate_json(to_json(stored), extra="ignore")

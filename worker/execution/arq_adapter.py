@@ -138,6 +138,9 @@ def _to_arq(outcome: Outcome) -> Any:  # noqa: ANN401 - the job's own result
         JobDeadError, JobCancelledError, JobConflictError: final, and not a success.
     """
     match outcome:
+        case Finished("completed", {"rejected": _} as result) if len(result) == 1:
+            # With that key alone it would be read as a rejection; readers ignore unknown fields.
+            return {**result, "completed": True}
         case Finished("completed", result):
             return result
         case Finished("rejected", result):

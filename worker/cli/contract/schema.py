@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def contract_of(jobs: "Mapping[str, Job]") -> dict[str, Any]:
-    """Return the JSON Schema of every kind's payload and result."""
+    """Return the JSON Schema of every kind's payload and result.
+
+    A payload's is closed and a result's open, for a result may get more fields.
+    """
     return {kind: _entry(job) for kind, job in sorted(jobs.items())}
 
 
@@ -21,8 +24,20 @@ def _entry(job: "Job") -> dict[str, Any]:
     return {
         "description": inspect.cleandoc(job.description),
         "payload": job.payload.model_json_schema(),
-        "result": result.model_json_schema(mode="serialization") if result else None,
+        "result": _opened(result.model_json_schema(mode="serialization")) if result else None,
     }
+
+
+def _opened(schema: Any) -> Any:  # noqa: ANN401 - JSON
+    """Return a schema that allows more fields than it names, however deep."""
+    match schema:
+        case list():
+            return [_opened(one) for one in schema]
+        case dict():
+            closed = ("additionalProperties", False)
+            return {key: _opened(value) for key, value in schema.items() if (key, value) != closed}
+        case _:
+            return schema
 
 
 def contract_text(contract: dict[str, Any]) -> str:
