@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from arq.constants import abort_job_max_age, abort_jobs_ss, job_key_prefix
 from arq.utils import timestamp_ms
-from redis.exceptions import ResponseError
+
+from .connection import LOSS_ERRORS, is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,13 +29,18 @@ ORPHAN_CHECK_INTERVAL_S: Final = 10.0
 """How often some aborts are checked for jobs that no longer exist."""
 
 
-def is_meant_for(aborted_at_ms: float, enqueue_ms: float) -> bool:
+def is_meant_for(aborted_at_ms: float, enqueue_ms: int, now_ms: int) -> bool:
     """Return whether an abort is for the job enqueued then, and not for an earlier of the same id.
 
-    >>> is_meant_for(1_000, 1_000), is_meant_for(1_000, 3_000), is_meant_for(1_000, 9_000)
-    (True, True, False)
+    A job from the future has a client whose clock is ahead: it was enqueued by now.
+
+    >>> now = 100_000
+    >>> [is_meant_for(90_000, enqueued, now) for enqueued in (90_000, 94_000, 96_000)]
+    [True, True, False]
+    >>> is_meant_for(96_000, 500_000, now)
+    True
     """
-    return aborted_at_ms >= enqueue_ms - ABORT_SKEW_MS
+    return aborted_at_ms >= min(enqueue_ms, now_ms) - ABORT_SKEW_MS
 
 
 class Aborts:
@@ -68,7 +74,9 @@ class Aborts:
             if time.monotonic() >= self._next_check_at:
                 self._next_check_at = time.monotonic() + ORPHAN_CHECK_INTERVAL_S
                 await self._connection.call(self._remove_orphans(redis))
-        except ResponseError as error:
+        except LOSS_ERRORS as error:
+            if not is_refusal(error):
+                raise
             logger.warning("aborts cannot be read: %s", error)
 
     def _cancellable(self) -> list[str]:
@@ -80,7 +88,7 @@ class Aborts:
         task, claim = self._worker.job_tasks.get(job_id), self._claims.held.get(job_id)
         if task is None or claim is None:
             return True  # it has ended meanwhile, and its end removes the abort
-        if not is_meant_for(at_ms, claim.enqueue_ms):
+        if not is_meant_for(at_ms, claim.enqueue_ms, timestamp_ms()):
             return False
         self._worker.aborting_tasks.add(job_id)
         task.cancel()

@@ -4,22 +4,28 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from .claims import Claim
-from .scripts import CLAIM, DISOWN
+from .scripts import CLAIM, DISOWN, QUARANTINE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from arq.connections import ArqRedis
 
     from .claims import Claims
 
 PASSED_MAX: Final = 5_000
-"""Jobs of stock arq workers that one claim steps over; a mixed fleet may not run more at once."""
+"""Members that one claim steps over or sets aside: jobs of stock arq workers, suspects, garbage."""
 DISOWN_SCAN_MAX: Final = 10_000
 """Leased jobs that one `disown` looks at."""
+BODY_BYTES_MAX: Final = 64 * 1024
+"""A larger body is not in the answer to a claim: its own job fetches it."""
+BODIES_BYTES_MAX: Final = 256 * 1024
+"""A claim ends once the bodies in its answer are larger together: a slow line must carry it."""
+TIME_MAX_MS: Final = 2**53
+"""Scores beyond are cut to it: `-inf` is a customary way to say "at once"."""
 
 _FIELDS_PER_JOB: Final = 5
-_HEAD: Final = 3
+_HEAD: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,8 @@ class Batch:
     """When the next deferred job is due; unknown while more is due now."""
     more: bool = False
     """Whether more was due than was wanted."""
+    unreadable: list[tuple[bytes, int, str]] = field(default_factory=list)
+    """What was claimed and cannot be a job: member, try, why."""
 
 
 class Claimer:
@@ -41,12 +49,30 @@ class Claimer:
         self._keys = (claims.queue_name, bell_key)
 
     async def claim(
-        self, redis: "ArqRedis", want: int, *, aborts: bool, only: "Sequence[bytes]" = ()
+        self,
+        redis: "ArqRedis",
+        want: int,
+        *,
+        aborts: bool,
+        suspects: bool = True,
+        only: "Sequence[bytes]" = (),
     ) -> Batch:
-        """Claim up to `want` due jobs, or those of `only` that are due and free."""
+        """Claim up to `want` due jobs, or those of `only` that are due and free.
+
+        With `suspects`, the last of them may be one under which a process died (`Claim.crashes`).
+        """
         claims = self._claims
-        args = (claims.worker_id, claims.lease_ms, want, int(aborts), PASSED_MAX, *only)
+        args = (
+            *(claims.worker_id, claims.lease_ms, want, int(aborts), PASSED_MAX, int(suspects)),
+            *(BODY_BYTES_MAX, BODIES_BYTES_MAX),
+            *only,
+        )
         return _parse(await CLAIM(redis, self._keys, args))
+
+    async def set_aside(self, redis: "ArqRedis", batch: Batch) -> None:
+        """Move what cannot be a job from the queue into its quarantine."""
+        args = [part for member in batch.unreadable for part in member]
+        await QUARANTINE(redis, self._keys[:1], (self._claims.worker_id, *args))
 
     async def disown(self, redis: "ArqRedis") -> int:
         """Give back the jobs that Redis leased to this worker in an answer that was lost."""
@@ -56,21 +82,47 @@ class Claimer:
 
 
 def _parse(reply: "list[Any]") -> Batch:
-    now_ms, next_due, more = int(reply[0]), int(float(reply[1])), bool(reply[2])
-    return Batch(
-        claims=list(_claims(reply)),
-        next_due_in_s=(next_due - now_ms) / 1000 if next_due else None,
-        more=more,
+    now_ms, next_due_ms = int(reply[0]), _time_ms(reply[1])
+    batch = Batch(
+        next_due_in_s=(next_due_ms - now_ms) / 1000 if next_due_ms else None,
+        more=bool(reply[2]),
+    )
+    claim = None
+    for i in range(_HEAD, len(reply), _FIELDS_PER_JOB):
+        member, _, tries, _, _ = fields = reply[i : i + _FIELDS_PER_JOB]
+        try:
+            claim = _claim(*fields)
+        except ValueError as error:  # an id that is not UTF-8
+            claim = None
+            batch.unreadable.append((member, tries, f"the id: {error}"))
+        else:
+            batch.claims.append(claim)
+    if claim is not None:
+        claim.crashes = reply[3]
+    return batch
+
+
+def _claim(
+    job_id: bytes, body: bytes | int | None, tries: int, score: bytes, aborted_at: bytes | None
+) -> Claim:
+    size = body if isinstance(body, int) else 0
+    return Claim(
+        job_id.decode(),
+        None if isinstance(body, int) else body,
+        tries,
+        _time_ms(score),
+        None if aborted_at is None else float(aborted_at),
+        body_size=size,
     )
 
 
-def _claims(reply: "list[Any]") -> "Iterator[Claim]":
-    for i in range(_HEAD, len(reply), _FIELDS_PER_JOB):
-        job_id, body, tries, score, aborted_at = reply[i : i + _FIELDS_PER_JOB]
-        yield Claim(
-            job_id.decode(),
-            body,
-            tries,
-            int(float(score)),
-            None if aborted_at is None else int(float(aborted_at)),
-        )
+def _time_ms(score: bytes | int) -> int:
+    """Return a score as whole milliseconds; the infinite ones as the last and first of all times.
+
+    >>> _time_ms(b"1700000000000"), _time_ms(b"-inf") == -TIME_MAX_MS
+    (1700000000000, True)
+    """
+    try:
+        return int(score)
+    except ValueError:
+        return int(min(max(float(score), -TIME_MAX_MS), TIME_MAX_MS))

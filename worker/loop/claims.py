@@ -19,7 +19,7 @@ class Claim:
 
     job_id: str
     body: bytes | None
-    """None when the body has expired."""
+    """None when the body has expired, or when it is so large that the job itself fetches it."""
     tries: int
     """How often the job was claimed, this claim included.
 
@@ -27,9 +27,11 @@ class Claim:
     """
     score: int
     """When the job was due, in Unix milliseconds."""
-    aborted_at_ms: int | None = None
+    aborted_at_ms: float | None = None
     crashes: int = 0
     """How many earlier claims of the job never ended: their processes died under it."""
+    body_size: int = 0
+    """The bytes of a body that is still to be fetched."""
     enqueue_ms: int = 0
     """When a client enqueued the job; known once the body is decoded."""
     in_redis: bool = True
@@ -44,6 +46,8 @@ class Claim:
     """Whether the run is in the worker's counters."""
     in_slot: bool = True
     """Whether the job still occupies a slot; it may leave before Redis has its completion."""
+    opened: bool = False
+    """Whether the claim of a suspect was counted, because it runs."""
     parked: bool = False
     """Whether the job gave its slot away while it waits for something else than this process."""
 

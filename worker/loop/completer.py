@@ -4,7 +4,8 @@ import asyncio
 import logging
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from .connection import LOSS_ERRORS, backoff_s, draw_jitter
@@ -14,12 +15,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .claims import Claims
-    from .scripts import RunScript
+    from .scripts import AttemptScript, RunScript
 
 logger = logging.getLogger("arq.worker")
 
 BATCH_MAX: Final = 250
 """Jobs per call: larger ones save nothing and make other clients of Redis wait."""
+BATCH_BYTES_MAX: Final = 512 * 1024
+"""Bytes of results per call; a larger result goes alone."""
+ALONE_FAILURES_MAX: Final = 3
+"""How often a completion may fail alone, on a Redis that serves, before it goes without its value;
+and how often again before it is given up and its job is left to be delivered again."""
 BATCH_FRACTION: Final = 0.25
 """With a backlog, send once a quarter of the slots have ended ..."""
 BATCH_PATIENCE_S: Final = 0.002
@@ -32,8 +38,11 @@ class Completion:
 
     job_id: str
     tries: int
-    kind: Literal["done", "again", "back"]
-    """`done`: delete it. `again`: queue it again. `back`: queue it again, and uncount the try."""
+    kind: Literal["done", "again", "back", "unrun"]
+    """`done`: delete it. `again`: queue it again. `back`: queue it again, and uncount the try.
+
+    `unrun`: like `back`, for a job under which processes died and that did not run now.
+    """
     value: bytes | int
     """The result's bytes, or the score at which the job is due again."""
     ttl_ms: int = 0
@@ -42,8 +51,23 @@ class Completion:
     """How long the in-progress key outlives the job; 0: not at all."""
 
 
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A completion that Redis does not have yet."""
+
+    completion: Completion
+    recorded: "asyncio.Future[None]"
+    size: int
+    failures: int = 0
+    """How often it failed alone while Redis served."""
+
+
 class Completer:
-    """Sends completions in batches, in order, until Redis has them."""
+    """Sends completions in batches until Redis has them.
+
+    One that Redis cannot take does not keep the others from being stored: a batch that fails is
+    halved, and what fails alone goes to the end of the line.
+    """
 
     def __init__(
         self,
@@ -51,20 +75,24 @@ class Completer:
         run: "RunScript",
         on_recorded: "Callable[[list[Completion]], None]",
         is_enough: "Callable[[int], bool]" = bool,
+        attempt: "AttemptScript | None" = None,
     ) -> None:
         """Prepare to send.
 
         Args:
             claims: the claims that the worker holds.
-            run: runs a script on the worker's Redis.
+            run: runs a script on the worker's Redis, and notes whether Redis answers.
             on_recorded: called with each batch that Redis has stored.
             is_enough: whether so many completions are worth a call at once, without waiting for
                 more.
+            attempt: like `run`, for so many bytes, and without a note.
         """
         self._claims = claims
         self._run = run
+        self._attempt = attempt or (lambda script, keys, args, _size: run(script, keys, args))
         self._on_recorded = on_recorded
-        self._waiting: deque[tuple[Completion, asyncio.Future[None]]] = deque()
+        self._waiting: deque[_Entry] = deque()
+        self._batch_max = BATCH_MAX
         self._is_enough = is_enough
         self._enough = asyncio.Event()
         self._sender: asyncio.Task[None] | None = None
@@ -74,7 +102,8 @@ class Completer:
         # Asking for the running loop is a system call before Python 3.12, and this is done per job.
         loop = self._sender.get_loop() if self._sender else asyncio.get_running_loop()
         recorded: asyncio.Future[None] = loop.create_future()
-        self._waiting.append((completion, recorded))
+        size = len(completion.value) if isinstance(completion.value, bytes) else 0
+        self._waiting.append(_Entry(completion, recorded, size))
         if self._is_enough(len(self._waiting)):
             self._enough.set()
         if self._sender is None:
@@ -99,8 +128,8 @@ class Completer:
         if self._sender is not None:
             self._sender.cancel()
             await asyncio.wait({self._sender})
-        for _, recorded in self._waiting:
-            recorded.cancel()
+        for entry in self._waiting:
+            entry.recorded.cancel()
         self._waiting.clear()
         self._sender = None
 
@@ -109,13 +138,11 @@ class Completer:
         try:
             while self._waiting:
                 await self._gather()
-                batch = [self._waiting[i] for i in range(min(len(self._waiting), BATCH_MAX))]
+                batch = self._next_batch()
                 try:
                     await self._record(batch)
-                except LOSS_ERRORS as error:
-                    logger.debug("%d completions wait for redis: %s", len(self._waiting), error)
-                    await asyncio.sleep(backoff_s(failures, draw_jitter()))
-                    failures += 1
+                except Exception as error:  # noqa: BLE001 - a value that cannot be sent, too
+                    failures = await self._after_failure(batch, error, failures)
                 else:
                     failures = 0
         finally:
@@ -129,9 +156,22 @@ class Completer:
                 async with asyncio.timeout(BATCH_PATIENCE_S):
                     await self._enough.wait()
 
-    async def _record(self, batch: "list[tuple[Completion, asyncio.Future[None]]]") -> None:
+    def _next_batch(self) -> list[_Entry]:
+        batch: list[_Entry] = []
+        size = 0
+        for entry in islice(self._waiting, self._batch_max):
+            size += entry.size
+            if batch and size > BATCH_BYTES_MAX:
+                break
+            batch.append(entry)
+        return batch
+
+    async def _record(self, batch: list[_Entry]) -> None:
         args: list[Any] = [self._claims.worker_id]
-        for completion, _ in batch:
+        size = 0
+        for entry in batch:
+            completion = entry.completion
+            size += entry.size
             args += (
                 completion.job_id,
                 completion.tries,
@@ -140,13 +180,60 @@ class Completer:
                 completion.ttl_ms,
                 completion.keep_ms,
             )
-        refused = await self._run(FINISH, (self._claims.queue_name,), args)
+        keys = (self._claims.queue_name,)
+        refused = await self._attempt(
+            FINISH, keys, args, size if size > BATCH_BYTES_MAX // 8 else 0
+        )
         for job_id in refused:
             logger.warning(
                 "job %s ended here, but another worker holds it: left to that one", job_id.decode()
             )
-        self._on_recorded([completion for completion, _ in batch])
-        for _ in batch:
-            _, recorded = self._waiting.popleft()
-            if not recorded.done():
-                recorded.set_result(None)
+        if self._batch_max < BATCH_MAX:
+            self._batch_max = min(2 * self._batch_max, BATCH_MAX)
+        self._on_recorded([entry.completion for entry in batch])
+        for entry in batch:
+            self._waiting.popleft()
+            if not entry.recorded.done():
+                entry.recorded.set_result(None)
+
+    # What fails together is tried alone
+
+    async def _after_failure(self, batch: list[_Entry], error: Exception, failures: int) -> int:
+        """Halve the batch if it is at fault, or wait if Redis is; return the failures in a row."""
+        self._batch_max = max(1, len(batch) // 2)
+        if not await self._redis_serves():
+            logger.debug("%d completions wait for redis: %s", len(self._waiting), error)
+            await asyncio.sleep(backoff_s(failures, draw_jitter()))
+            return failures + 1
+        if len(batch) == 1:
+            self._note_alone(batch[0], error)
+        return 0
+
+    async def _redis_serves(self) -> bool:
+        """Return whether Redis takes an empty batch; it is noted whether Redis answers."""
+        try:
+            await self._run(FINISH, (self._claims.queue_name,), (self._claims.worker_id,))
+        except LOSS_ERRORS:
+            return False
+        return True
+
+    def _note_alone(self, entry: _Entry, error: Exception) -> None:
+        """Let a completion that failed alone wait behind the others, then do without its value."""
+        self._waiting.remove(entry)
+        entry.failures += 1
+        completion = entry.completion
+        if entry.failures >= ALONE_FAILURES_MAX and entry.size:
+            logger.error(
+                "job %s: its result of %d bytes cannot be stored, it ends without: %s",
+                *(completion.job_id, entry.size, error),
+            )
+            entry.completion, entry.size = replace(completion, value=b""), 0
+        elif entry.failures >= 2 * ALONE_FAILURES_MAX:
+            logger.error(
+                "job %s: its end cannot be stored, it will be delivered again: %s",
+                *(completion.job_id, error),
+            )
+            if not entry.recorded.done():
+                entry.recorded.set_result(None)
+            return
+        self._waiting.append(entry)

@@ -6,7 +6,14 @@ import random
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from redis.exceptions import RedisError
+from redis.exceptions import (
+    ClusterError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -16,13 +23,31 @@ T = TypeVar("T")
 logger = logging.getLogger("arq.worker")
 
 LOSS_ERRORS: Final = (RedisError, OSError)
-"""The errors of a Redis that is away, silent, loading, read-only or full.
+"""What a command may raise: of a Redis that is away, silent, loading, read-only or full, and of
+one that refuses this command alone (`is_refusal`).
 
 `TimeoutError` is an `OSError`; redis-py lets a refused connection through as a bare `OSError`.
 """
 
+_CANNOT_SERVE: Final = (
+    *("READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "NOPERM", "OOM", "MISCONF", "NOREPLICAS"),
+    *("UNBLOCKED", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "WRONGPASS"),
+)
+"""The first words of errors that are about the server, or about what this user may do."""
+_CANNOT_SERVE_TYPES: Final = (ReadOnlyError, OutOfMemoryError, NoPermissionError, ClusterError)
+"""Where redis-py makes a type of the first word, and removes it."""
+
 COMMAND_TIMEOUT_S: Final = 1.5
-"""A Redis that does not answer for this long counts as away."""
+"""A Redis that does not answer for this long counts as away, unless the line is known as slow."""
+PATIENCE_MAX_S: Final = 6.0
+"""The longest wait for a small answer: four round trips of more than a second, as a new connection
+needs. It doubles from `COMMAND_TIMEOUT_S` with each answer that does not come."""
+PATIENCE_PER_ANSWER: Final = 6.0
+"""How much longer than the last answer took the next one may take."""
+PATIENCE_DECAY: Final = 0.9
+"""What is left of the patience after each answer that came sooner."""
+SLOW_LINE_BYTES_PER_S: Final = 64 * 1024
+"""What a line carries at least: a large command or answer may take this much longer."""
 BACKOFF_MIN_S: Final = 0.05
 BACKOFF_MAX_S: Final = 2.0
 BACKOFF_DOUBLINGS_MAX: Final = 16
@@ -36,6 +61,24 @@ def backoff_s(attempt: int, jitter: float) -> float:
     """
     ceiling = min(BACKOFF_MAX_S, BACKOFF_MIN_S * (1 << min(attempt, BACKOFF_DOUBLINGS_MAX)))
     return ceiling * (1 + jitter) / 2
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Return whether Redis serves, and only refused this command: a key has a wrong type, say.
+
+    >>> is_refusal(ResponseError("WRONGTYPE Operation against a key")), is_refusal(OSError())
+    (True, False)
+    >>> is_refusal(ResponseError("MISCONF Redis is configured")), is_refusal(ReadOnlyError())
+    (False, False)
+    """
+    if not isinstance(error, ResponseError) or isinstance(error, _CANNOT_SERVE_TYPES):
+        return False
+    return not str(error).startswith(_CANNOT_SERVE)
+
+
+def is_loss(error: BaseException) -> bool:
+    """Return whether Redis is away, or cannot serve."""
+    return isinstance(error, LOSS_ERRORS) and not is_refusal(error)
 
 
 class Connection:
@@ -52,28 +95,53 @@ class Connection:
         """Called when Redis stops answering; must not block."""
         self.on_back: list[Callable[[], None]] = []
         """Called when Redis answers again; must not block."""
+        self.patience_s = COMMAND_TIMEOUT_S
+        """How long the next small answer may take; it follows the line."""
 
-    async def call(self, command: "Awaitable[T]", *, patience_s: float = COMMAND_TIMEOUT_S) -> T:
+    async def call(self, command: "Awaitable[T]", *, size: int = 0) -> T:
         """Await a command, and note whether Redis answered.
 
         The time limit is set here and not on the socket, so that it holds for any pool a caller
         passes in, and so that a job may still block on Redis for as long as it likes.
 
+        Args:
+            command: what to await.
+            size: the bytes that it sends, or that its answer is known to have.
+
         Raises:
             RedisError, OSError: Redis did not answer, or refused the command.
         """
-        answer = await self.watch(command, patience_s=patience_s)
+        answer = await self.watch(command, size=size)
         self.regain()
         return answer
 
-    async def watch(self, work: "Awaitable[T]", *, patience_s: float = COMMAND_TIMEOUT_S) -> T:
+    async def watch(self, work: "Awaitable[T]", *, size: int = 0) -> T:
         """Like `call`, for work that may send no command, and so may prove nothing by ending."""
         try:
-            async with asyncio.timeout(patience_s):
-                return await work
+            return await self.attempt(work, size=size)
         except LOSS_ERRORS as error:
-            self.lose(error)
+            if not is_refusal(error):
+                self.lose(error)
             raise
+
+    async def attempt(self, work: "Awaitable[T]", *, size: int = 0) -> T:
+        """Await a command that may fail by its own fault: whatever it raises is not noted."""
+        now = asyncio.get_running_loop().time
+        started_at = now()
+        try:
+            async with asyncio.timeout(self.patience_s + size / SLOW_LINE_BYTES_PER_S):
+                answer = await work
+        except TimeoutError:
+            self.patience_s = min(2 * self.patience_s, PATIENCE_MAX_S)
+            raise
+        if not size:
+            wanted_s = max(
+                COMMAND_TIMEOUT_S,
+                PATIENCE_DECAY * self.patience_s,
+                PATIENCE_PER_ANSWER * (now() - started_at),
+            )
+            self.patience_s = min(wanted_s, PATIENCE_MAX_S)
+        return answer
 
     def lose(self, error: BaseException) -> None:
         """Note that Redis is away, once."""
@@ -82,7 +150,9 @@ class Connection:
         self.available = False
         self.lost_at = time.time()
         self.back.clear()
-        logger.warning("redis is away, claiming stops: %s: %s", type(error).__name__, error)
+        refuses = isinstance(error, NoPermissionError)
+        what = "redis refuses what the worker needs" if refuses else "redis is away"
+        logger.warning("%s, claiming stops: %s: %s", what, type(error).__name__, error)
         _notify(self.on_lost)
 
     def regain(self) -> None:

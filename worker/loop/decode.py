@@ -2,10 +2,11 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from arq.cron import CronJob
 from arq.jobs import SerializationError, deserialize_job_raw
+from arq.utils import timestamp_ms
 from arq.worker import JobExecutionFailed
 
 from .aborts import is_meant_for
@@ -57,6 +58,11 @@ class Refusal:
     tries_max: int = 0
 
 
+TRIES_MAX: Final = 1_000_000_000
+"""A body that names a later try is none; the scripts' own bound."""
+ENQUEUED_MAX_MS: Final = 253_402_300_799_999
+"""The last millisecond of the year 9999, the last that Python has a date for."""
+
 EXPIRED = "expired"
 UNREADABLE = "unreadable"
 ABORTED = "aborted before start"
@@ -74,13 +80,13 @@ def decode_claim(
     if claim.body is None:
         return Refusal(EXPIRED, JobExecutionFailed("job expired"))
     try:
-        name, args, kwargs, first_try, enqueue_ms = deserialize_job_raw(
-            claim.body, deserializer=deserializer
-        )
+        name, args, kwargs, first_try, enqueue_ms = _read(claim.body, deserializer)
     except SerializationError as error:
         return Refusal(UNREADABLE, error)
     claim.enqueue_ms = enqueue_ms
-    if claim.aborted_at_ms is not None and is_meant_for(claim.aborted_at_ms, enqueue_ms):
+    if claim.aborted_at_ms is not None and is_meant_for(
+        claim.aborted_at_ms, enqueue_ms, timestamp_ms()
+    ):
         cancelled = asyncio.CancelledError()
         return Refusal(ABORTED, cancelled, name, args, kwargs, enqueue_ms)
     function = functions.get(name)
@@ -93,3 +99,44 @@ def decode_claim(
         spent = JobExecutionFailed(f"max {allowed} retries exceeded")
         return Refusal(OUT_OF_TRIES, spent, name, args, kwargs, enqueue_ms, allowed)
     return ReadyJob(claim.job_id, name, function, args, kwargs, job_try, claim.score, enqueue_ms)
+
+
+def _read(
+    body: bytes, deserializer: "Deserializer | None"
+) -> tuple[str, tuple[Any, ...], dict[str, Any], int | None, int]:
+    """Return the fields of a body.
+
+    Raises:
+        SerializationError: it is none, or a field has a wrong type or is out of range.
+    """
+    try:
+        fields = deserialize_job_raw(body, deserializer=deserializer)
+    except SerializationError:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a body may run code, if it is a pickle
+        raise SerializationError(f"the body raised {type(error).__name__}") from None
+    fault = _fault_of(*fields)
+    if fault is not None:
+        raise SerializationError(fault)
+    return fields
+
+
+def _fault_of(
+    name: object, args: object, kwargs: object, first_try: object, enqueue_ms: object
+) -> str | None:
+    """Return what is wrong with the fields of a body; None if it is a job's."""
+    if type(name) is not str:
+        return "the function's name (f) is no text"
+    if not isinstance(args, list | tuple):
+        return "the arguments (a) are no list"
+    if not isinstance(kwargs, dict) or not all(type(key) is str for key in kwargs):
+        return "the keyword arguments (k) are no dictionary with names"
+    if first_try is not None and not _is_within(first_try, TRIES_MAX):
+        return "the try (t) is no whole number, or an absurd one"
+    if not _is_within(enqueue_ms, ENQUEUED_MAX_MS):
+        return "the time of enqueueing (et) is not in Unix milliseconds"
+    return None
+
+
+def _is_within(value: object, maximum: int) -> bool:
+    return type(value) is int and 0 <= value <= maximum

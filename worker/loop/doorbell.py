@@ -10,9 +10,9 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
-from .connection import COMMAND_TIMEOUT_S, LOSS_ERRORS
+from .connection import LOSS_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,19 +49,26 @@ class Doorbell:
             await self._connection.back.wait()
             try:
                 await self._answer(redis, on_ring)
-            except ResponseError as error:
-                logger.warning("the doorbell does not work here, polling only: %s", error)
-                return
             except LOSS_ERRORS as error:
-                # Not reported as a lost Redis: a full connection pool raises the same errors.
+                if _is_forbidden(error):
+                    logger.warning("the doorbell does not work here, polling only: %s", error)
+                    return
+                # Not reported as a lost Redis: a full connection pool raises the same errors, and a
+                # demoted server lets go of those who wait at the bell.
                 logger.debug("the doorbell is silent for a moment: %s", error)
                 await asyncio.sleep(PAUSE_S)
 
     async def _answer(self, redis: "ArqRedis", on_ring: "Callable[[], None]") -> None:
-        async with asyncio.timeout(LISTEN_S + COMMAND_TIMEOUT_S):
+        async with asyncio.timeout(LISTEN_S + self._connection.patience_s):
             rung = await redis.bzpopmin(self.key, LISTEN_S)
         if rung and self._awaits_ring.is_set():
             on_ring()
         elif rung:
             # Every slot was taken meanwhile: pass the ring on to an idle worker.
             await self._connection.call(redis.zadd(self.key, {"ring": 0}))
+
+
+def _is_forbidden(error: BaseException) -> bool:
+    """Return whether this server, or this user, will never be able to wait at the bell."""
+    unknown = isinstance(error, ResponseError) and str(error).startswith("unknown command")
+    return unknown or isinstance(error, NoPermissionError)

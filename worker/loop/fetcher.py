@@ -137,7 +137,11 @@ class Fetcher:
         """Claim and start up to `wanted` due jobs, or those of `only` that are due and free."""
         worker = self._worker
         claiming = self.claimer.claim(
-            worker.pool, wanted, aborts=worker.allow_abort_jobs, only=only
+            worker.pool,
+            wanted,
+            aborts=worker.allow_abort_jobs,
+            suspects=self._slots.take_suspects,
+            only=only,
         )
         try:
             batch = await self._connection.call(claiming)
@@ -146,6 +150,9 @@ class Fetcher:
             raise
         for claim in batch.claims:
             self.start(claim)
+        if batch.unreadable:
+            logger.error("%d members of the queue cannot be jobs: set aside", len(batch.unreadable))
+            await self._connection.call(self.claimer.set_aside(worker.pool, batch))
         return batch
 
     async def claim_only(self, job_ids: list[bytes]) -> None:

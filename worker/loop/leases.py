@@ -5,7 +5,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .connection import LOSS_ERRORS
+from .connection import LOSS_ERRORS, is_refusal
 from .scripts import RENEW
 
 if TYPE_CHECKING:
@@ -82,7 +82,27 @@ class LeaseKeeper:
         self, claims: "list[Claim]", *, take_lapsed: bool
     ) -> tuple[list[bytes], list[bytes]]:
         args = self._claims.renewal(claims, take_lapsed=take_lapsed)
-        lost, lapsed = await self._run(RENEW, (self._claims.queue_name,), args)
+        try:
+            lost, lapsed = await self._run(RENEW, (self._claims.queue_name,), args)
+        except LOSS_ERRORS as error:
+            if not is_refusal(error):
+                raise
+            return await self._call_singly(claims, error, take_lapsed=take_lapsed)
+        return lost, lapsed
+
+    async def _call_singly(
+        self, claims: "list[Claim]", error: Exception, *, take_lapsed: bool
+    ) -> tuple[list[bytes], list[bytes]]:
+        """Renew one by one what Redis refuses to renew together."""
+        if len(claims) == 1:
+            logger.warning("job %s: its lease cannot be renewed: %s", claims[0].job_id, error)
+            return [], []
+        lost: list[bytes] = []
+        lapsed: list[bytes] = []
+        for claim in claims:
+            one_lost, one_lapsed = await self._call([claim], take_lapsed=take_lapsed)
+            lost += one_lost
+            lapsed += one_lapsed
         return lost, lapsed
 
     def _lose(self, job_id: str) -> None:

@@ -29,9 +29,21 @@ def job_starts(job: "ReadyJob", start_ms: int) -> None:
     logger.info("%6.2fs → %s(%s)%s", waited_s, job.ref, arguments, extra)
 
 
+def suspect_starts(job_id: str, crashes: int) -> None:
+    """Log that a job runs alone, and why."""
+    logger.warning("job %s runs alone: %d processes died while they ran it", job_id, crashes)
+
+
 def job_ends(job: "ReadyJob", outcome: RunOutcome, run_ms: int, *, log_result: bool) -> None:
-    """Log how a job ended."""
+    """Log how a job ended; whatever its result or error does, this does not fail."""
     run_s = run_ms / 1000
+    try:
+        _job_ends(job, outcome, run_s, log_result=log_result)
+    except BaseException as error:  # noqa: BLE001 - a user's attributes can raise anything
+        logger.warning("%6.2fs %s: its end cannot be shown, %s", run_s, job.ref, type(error))
+
+
+def _job_ends(job: "ReadyJob", outcome: RunOutcome, run_s: float, *, log_result: bool) -> None:
     match outcome:
         case Completed(result):
             if logger.isEnabledFor(logging.INFO):
@@ -50,19 +62,25 @@ def job_ends(job: "ReadyJob", outcome: RunOutcome, run_ms: int, *, log_result: b
 
 
 def _job_failed(job: "ReadyJob", error: BaseException, run_s: float) -> None:
-    extra = getattr(error, "extra", None)
-    if callable(extra):
-        extra = _shown(extra)
-    name = type(error).__name__
     logger.error(
         "%6.2fs ! %s failed, %s: %s",
         run_s,
         job.ref,
-        name,
-        error,
+        type(error).__name__,
+        _shown(str, error),
         exc_info=error,
-        extra={"extra": extra},
+        extra={"extra": _shown(_extra_of, error)},
     )
+
+
+def _extra_of(error: BaseException) -> object:
+    extra = getattr(error, "extra", None)
+    return extra() if callable(extra) else extra
+
+
+def name_of(hook: object) -> str:
+    """Return a hook's name; a partial, or an object that can be called, has its type's."""
+    return _shown(lambda: getattr(hook, "__qualname__", type(hook).__qualname__))  # type: ignore[no-any-return]
 
 
 def job_refused(job_id: str, refusal: "Refusal") -> None:
@@ -91,9 +109,10 @@ def job_refused(job_id: str, refusal: "Refusal") -> None:
             )
 
 
-def job_put_back(job_id: str, name: str, delay_s: float) -> None:
-    """Log that a job waits for a worker that knows its function."""
-    logger.warning(
+def job_put_back(job_id: str, name: str, delay_s: float, *, say: bool) -> None:
+    """Log that a job waits for a worker that knows its function; once a minute per function."""
+    logger.log(
+        logging.WARNING if say else logging.DEBUG,
         "job %s, function %r not found: put back for %.1fs, for a worker that knows it",
         job_id,
         name,
@@ -109,5 +128,5 @@ def _shown(show: Any, *values: Any) -> Any:  # noqa: ANN401 - anything can be sh
     """Format values whose own `__repr__` may fail: a log line must not fail a job."""
     try:
         return show(*values)
-    except Exception as error:  # noqa: BLE001 - a user's __repr__ can raise anything
+    except BaseException as error:  # noqa: BLE001 - a user's __repr__ can raise anything
         return f"<cannot be shown: {type(error).__name__}>"

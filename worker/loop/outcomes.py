@@ -118,7 +118,7 @@ def outcome_of(  # noqa: PLR0911, PLR0913 - one rule per line
     if cancelled or issubclass(kind, Exception):
         return Failed(error)
     # Let through, it would end this worker, then the next one that the job is delivered to.
-    return Failed(JobExecutionFailed(_describe_exit(error)))
+    return Failed(JobExecutionFailed(describe_exit(error)))
 
 
 def _defer_ms(error: BaseException) -> int | None:
@@ -130,7 +130,8 @@ def _defer_ms(error: BaseException) -> int | None:
         return None
 
 
-def _describe_exit(error: BaseException) -> str:
+def describe_exit(error: BaseException) -> str:
+    """Say what a job did that raised what is no ordinary error; in safe words."""
     try:
         if isinstance(error, SystemExit):
             return f"the job called sys.exit({error.code!r})"

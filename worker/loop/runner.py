@@ -3,16 +3,17 @@
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import arq.worker as arq_worker
-from arq.constants import retry_key_prefix
+from arq.constants import job_key_prefix, retry_key_prefix
 from arq.utils import ms_to_datetime, timestamp_ms, to_ms
 from arq.worker import Retry, RetryJob
 
-from . import decode, log_lines
+from . import decode, log_lines, unknown
 from .completer import Completion
 from .connection import LOSS_ERRORS
+from .containment import IN_JOB
 from .decode import ReadyJob, Refusal, decode_claim
 from .outcomes import (
     Aborted,
@@ -26,7 +27,7 @@ from .outcomes import (
     outcome_of,
 )
 from .results import passed_over, refusal_result, run_result
-from .scripts import PUT_BACK
+from .scripts import OPEN, PUT_BACK
 from .slots import Slot
 
 if TYPE_CHECKING:
@@ -45,14 +46,14 @@ RETRY_TTL_S: Final = 88_400
 """arq's own lifetime of a try counter."""
 HOOK_RETRY_S: Final = 1.0
 """How long a job waits whose `on_job_start` failed."""
+ALONE_DELAY_MS: Final = 5_000
+"""How long a job waits that could not run alone here; another process may be idle."""
 UNCONFIRMED_DELAY_MS: Final = 2_000
 """How long a job waits whose end `confirm_end` failed to confirm."""
 UNKNOWN_AGE_MAX_MS: Final = 24 * 3_600_000
 """How long a job waits for a worker that knows its function before it ends as failed."""
-UNKNOWN_DELAY_MIN_MS: Final = 1_000
-UNKNOWN_DELAY_MAX_MS: Final = 60_000
 UNKNOWN_DELAY_GROWTH: Final = 0.1
-"""Each wait is this part of the time the job has waited already."""
+"""Each wait is this part of the time the job has waited already; `unknown.py` has its bounds."""
 
 
 @dataclass(slots=True, eq=False)
@@ -108,22 +109,32 @@ class Runner:
 
         If it raises, the job is queued again too.
         """
+        self._large_bodies = asyncio.Lock()
+        self._unknown = unknown.UnknownFunctions()
         self.passed_over: dict[str, JobResult] = {}
         """What a burst run reports of jobs that it left in the queue, by id."""
 
     async def run(self, claim: "Claim") -> None:
         """Run one held job; the body of its task."""
         try:
+            if claim.body_size:
+                await self._fetch_body(claim)
             job = self.open(claim)
             if isinstance(job, Refusal):
                 await self._refuse(claim, job)
-                return
-            if job.job_try > claim.tries:
-                await self._raise_tries(claim, job.job_try)
-            await self._carry_out(claim, job)
+            elif not claim.crashes or await self._open_suspect(claim):
+                if job.job_try > claim.tries:
+                    await self._raise_tries(claim, job.job_try)
+                await self._carry_out(claim, job)
         except LOSS_ERRORS as error:
             logger.warning("job %s: put aside, redis is away: %s", claim.job_id, error)
-        except Exception:
+            self.give_back(claim, claim.score)
+        except asyncio.CancelledError:
+            # The worker stops, and the job has not begun.
+            self.give_back(claim, claim.score)
+        except BaseException as error:
+            if _is_closed(error):
+                raise
             # A bug of the loop, not of the job. The lease is no longer renewed, so the job comes
             # back.
             logger.exception(
@@ -135,12 +146,15 @@ class Runner:
     async def run_local(self, claim: "Claim", job: ReadyJob) -> RunOutcome:
         """Run a job from another source than Redis; the body of its task."""
         try:
+            if claim.crashes and not await self._slots.wait_alone(claim):
+                return HandBack()
             return await self._carry_out(claim, job)
         finally:
             self._slots.release(claim)
 
     async def _carry_out(self, claim: "Claim", job: ReadyJob) -> RunOutcome:
         worker = self._worker
+        IN_JOB.set(True)
         ctx = {
             **worker.ctx,
             "job_id": job.job_id,
@@ -164,6 +178,25 @@ class Runner:
         return run.outcome
 
     # Open
+
+    async def _open_suspect(self, claim: "Claim") -> bool:
+        """Wait until a job under which processes died may run alone, and count its claim."""
+        if not await self._slots.wait_alone(claim):
+            stops = not self._slots.accepting
+            self.give_back(claim, claim.score if stops else timestamp_ms() + ALONE_DELAY_MS)
+            return False
+        opening = OPEN(self._worker.pool, (), (self._claims.worker_id, claim.job_id, claim.tries))
+        claim.opened = bool(await self._connection.call(opening))
+        if claim.opened:
+            log_lines.suspect_starts(claim.job_id, claim.crashes)
+        return claim.opened
+
+    async def _fetch_body(self, claim: "Claim") -> None:
+        """Fetch a body that was too large to come with the claim; one at a time, on a slow line."""
+        async with self._large_bodies:
+            get = self._worker.pool.get(job_key_prefix + claim.job_id)
+            claim.body = await self._connection.attempt(get, size=claim.body_size)
+            claim.body_size = 0
 
     def open(self, claim: "Claim") -> ReadyJob | Refusal:
         """Decode a claim."""
@@ -196,13 +229,15 @@ class Runner:
                 outcome: RunOutcome = Completed(
                     await job.function.coroutine(ctx, *job.args, **job.kwargs)
                 )
-        except (Exception, asyncio.CancelledError, SystemExit) as error:  # noqa: BLE001 - outcome_of
+        except BaseException as error:
+            if _is_closed(error):
+                raise
             outcome = outcome_of(
                 error,
                 retry_jobs=worker.retry_jobs,
                 aborting=job.job_id in worker.aborting_tasks,
                 shutting_down=self.shutting_down,
-                is_final=self.is_final,
+                is_final=self._is_final,
                 job_try=job.job_try,
             )
             _forget_cancel(task)
@@ -215,13 +250,21 @@ class Runner:
         """Call `on_job_start`; if it fails, the job must not run, and nothing has happened yet."""
         try:
             await self._worker.on_job_start(ctx)  # type: ignore[misc]
-        except (Retry, RetryJob):
+        except (Retry, RetryJob, asyncio.CancelledError):
             raise
-        except Exception as error:
-            logger.exception("on_job_start failed, job %s has not run", job.ref)
-            if not self._worker.retry_jobs:
+        except BaseException as error:
+            if _is_closed(error) or not self._worker.retry_jobs:
                 raise
-            raise Retry(HOOK_RETRY_S) from error
+            logger.exception("on_job_start failed, job %s has not run", job.ref)
+            raise Retry(HOOK_RETRY_S) from None
+
+    def _is_final(self, error: BaseException) -> bool:
+        """Return whether an error ends its job; not where nobody can say."""
+        try:
+            return self.is_final(error)
+        except BaseException:
+            logger.exception("is_final failed, the job will be delivered again")
+            return False
 
     def _count(self, claim: "Claim", outcome: RunOutcome) -> None:
         claim.counted = True
@@ -251,7 +294,9 @@ class Runner:
 
     def give_back(self, claim: "Claim", due_ms: int) -> None:
         """Release a job that was not started, to be claimed again from `due_ms` on."""
-        self._completer.add(Completion(claim.job_id, claim.tries, "back", due_ms))
+        kept = claim.crashes and not claim.opened
+        kind: Literal["back", "unrun"] = "unrun" if kept else "back"
+        self._completer.add(Completion(claim.job_id, claim.tries, kind, due_ms))
 
     # Jobs that are not run
 
@@ -282,7 +327,9 @@ class Runner:
         except asyncio.CancelledError:
             _forget_cancel(asyncio.current_task())
             return HandBack()
-        except BaseException:
+        except BaseException as error:
+            if _is_closed(error):
+                raise
             logger.exception(
                 "job %s: its end is not confirmed (%s), it will be delivered again",
                 ending.job_id,
@@ -292,16 +339,17 @@ class Runner:
 
     async def _put_back(self, claim: "Claim", refusal: Refusal) -> bool:
         """Leave a job to a worker that knows its function; False when it has waited too long."""
+        delay_min_ms, say = self._unknown.note(refusal.name, asyncio.get_running_loop().time())
         args = (
             *(self._claims.worker_id, claim.job_id, claim.tries),
-            *(UNKNOWN_AGE_MAX_MS, UNKNOWN_DELAY_MIN_MS, UNKNOWN_DELAY_MAX_MS),
-            UNKNOWN_DELAY_GROWTH,
+            *(UNKNOWN_AGE_MAX_MS, delay_min_ms, unknown.DELAY_MAX_MS),
+            *(UNKNOWN_DELAY_GROWTH, int(claim.crashes > 0)),
         )
         put_back = PUT_BACK(self._worker.pool, (self._claims.queue_name,), args)
         delay_ms = await self._connection.call(put_back)
         if delay_ms < 0:
             return False
-        log_lines.job_put_back(claim.job_id, refusal.name, delay_ms / 1000)
+        log_lines.job_put_back(claim.job_id, refusal.name, delay_ms / 1000, say=say)
         claim.counted = True
         if self._worker.burst and claim.job_id not in self.passed_over:
             self._worker.jobs_failed += 1
@@ -323,8 +371,23 @@ async def _call_hook(
         return
     try:
         await hook(ctx)
-    except (Exception, asyncio.CancelledError):
-        logger.exception("%s failed after job %s", hook.__qualname__, ctx["job_id"])
+    except BaseException as error:
+        if _is_closed(error):
+            raise
+        logger.exception("%s failed after job %s", log_lines.name_of(hook), ctx["job_id"])
+
+
+def _is_closed(error: BaseException) -> bool:
+    """Return whether an error says that this coroutine is closed, and not what a job raised.
+
+    A coroutine that is closed, because its event loop was, is not run by a task.
+    """
+    if not isinstance(error, GeneratorExit):
+        return False
+    try:
+        return asyncio.current_task() is None
+    except RuntimeError:
+        return True
 
 
 def _completion_of(

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from arq.connections import ArqRedis
 
 UNKNOWN_KEY_PREFIX: Final = "arq:unknown:"
-"""Since when a job waits for a worker that knows its function; the loop's only key of its own."""
+"""Since when a job waits for a worker that knows its function."""
+CLAIMS_KEY_PREFIX: Final = "arq:claims:"
+"""How many claims of a job are open: one while it runs, more if processes died under it."""
+QUARANTINE_SUFFIX: Final = ":quarantine"
+"""A hash beside the queue of what was in it and cannot be a job; see `quarantine.py`."""
 
 _FOLDER: Final = Path(__file__).with_name("lua")
 _NAMES: Final = {
@@ -22,11 +26,15 @@ _NAMES: Final = {
     "result": constants.result_key_prefix,
     "aborts": constants.abort_jobs_ss,
     "unknown": UNKNOWN_KEY_PREFIX,
+    "claims": CLAIMS_KEY_PREFIX,
+    "quarantine": QUARANTINE_SUFFIX,
 }
 
 
 RunScript = Callable[["Script", Sequence[str], Sequence[Any]], Awaitable[Any]]
 """Runs a script on the worker's Redis: script, keys, arguments."""
+AttemptScript = Callable[["Script", Sequence[str], Sequence[Any], int], Awaitable[Any]]
+"""The same, with the bytes of the arguments."""
 
 
 class Script:
@@ -47,7 +55,16 @@ class Script:
 
 
 async def _execute(redis: "ArqRedis", *command: Any) -> Any:  # noqa: ANN401 - as above
-    return await redis.execute_command(*command)  # type: ignore[no-untyped-call]
+    """Send a command once; redis-py's own retries would run twice what ran unanswered."""
+    if redis.single_connection_client:
+        return await redis.execute_command(*command)  # type: ignore[no-untyped-call]
+    pool = redis.connection_pool
+    connection = await pool.get_connection()
+    try:
+        await connection.send_command(*command)
+        return await connection.read_response()
+    finally:
+        await pool.release(connection)
 
 
 def _prelude() -> str:
@@ -62,3 +79,5 @@ FINISH: Final = Script("finish")
 RENEW: Final = Script("renew")
 PUT_BACK: Final = Script("put_back")
 DISOWN: Final = Script("disown")
+OPEN: Final = Script("open")
+QUARANTINE: Final = Script("quarantine")

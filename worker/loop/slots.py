@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 HELD_PER_SLOT_MAX: Final = 2
 """Jobs held per slot: one runs, and the completion of another may still be on its way to Redis."""
+ALONE_WAIT_S: Final = 15.0
+"""How long a suspect waits for the other jobs of its process to end; meanwhile none is claimed."""
+SUSPECTS_REST_S: Final = 60.0
+"""For how long a process claims no suspect after one has waited in vain."""
 PARKED_MAX: Final = 256
 """Jobs of this process that may wait without a slot; each keeps its memory and its lease."""
 
@@ -67,6 +72,9 @@ class Slots:
         self.awaits_ring.set()
         self.parked_count = 0
         """How many jobs wait without a slot."""
+        self._suspects: dict[str, Claim] = {}
+        self._suspects_rest_until = 0.0
+        self._others_left = asyncio.Event()
         self._resuming: deque[tuple[Claim, asyncio.Future[None]]] = deque()
         self._backlog = False
         self._batch_size = max(1, int(worker.max_jobs * BATCH_FRACTION))
@@ -74,8 +82,10 @@ class Slots:
 
     @property
     def free_count(self) -> int:
-        """How many more jobs could start now."""
+        """How many more jobs could start now; none while a suspect waits or runs."""
         worker = self._worker
+        if self._suspects:
+            return 0
         unparked = len(self._claims.held) - self.parked_count
         room_for_unrecorded = HELD_PER_SLOT_MAX * worker.max_jobs - unparked
         return max(0, min(worker.max_jobs - worker.job_counter, room_for_unrecorded))
@@ -94,10 +104,13 @@ class Slots:
         """Let no more jobs start."""
         self.closed.set()
         self.changed.set()
+        self._others_left.set()
 
     def take(self, claim: "Claim") -> None:
         """Put a job into a slot; its lease is renewed until the job is released."""
         self._claims.held[claim.job_id] = claim
+        if claim.crashes:
+            self._suspects[claim.job_id] = claim
         self._leases.start()
         self._worker.job_counter += 1
         if not self.free_count:
@@ -124,10 +137,45 @@ class Slots:
             self.parked_count -= 1
         self._claims.held.pop(claim.job_id, None)
         self._worker.tasks.pop(claim.job_id, None)
+        if self._suspects:
+            self._suspects.pop(claim.job_id, None)
+            self._others_left.set()
+            self.changed.set()
         if self._backlog:
             self._refill_soon()
         elif self._worker.burst:
             self.changed.set()
+
+    # Suspects: jobs under which a process died
+
+    @property
+    def take_suspects(self) -> bool:
+        """Whether this process claims suspects at the moment."""
+        return self._suspects_rest_until <= asyncio.get_running_loop().time()
+
+    async def wait_alone(self, claim: "Claim") -> bool:
+        """Wait until a suspect is the only job in this process; False when it must not run here.
+
+        It must not when the others go on for too long, or when the worker stops or drains.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ALONE_WAIT_S):
+                while self.accepting:
+                    if self._is_alone(claim):
+                        return True
+                    self._others_left.clear()
+                    await self._others_left.wait()
+                return False
+        self._suspects_rest_until = asyncio.get_running_loop().time() + SUSPECTS_REST_S
+        return False
+
+    def stop_suspects(self) -> None:
+        """Let suspects that still wait know that the worker drains."""
+        self._others_left.set()
+
+    def _is_alone(self, claim: "Claim") -> bool:
+        first = next(iter(self._suspects.values()))
+        return first is claim and len(self._claims.held) == len(self._suspects)
 
     # Waiting without a slot
 

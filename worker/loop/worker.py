@@ -20,10 +20,12 @@ import arq.worker as arq_worker
 from arq.connections import log_redis_info
 from arq.utils import timestamp_ms
 from arq.worker import FailedJobs
+from redis.exceptions import NoPermissionError
 
 from .claims import Claim, Claims
 from .completer import Completer
-from .connection import LOSS_ERRORS, Connection
+from .connection import LOSS_ERRORS, Connection, is_loss, is_refusal
+from .containment import contain_exits
 from .decode import ReadyJob
 from .eventloop import prefer_uvloop
 from .fetcher import Fetcher
@@ -79,7 +81,7 @@ class Worker(arq_worker.Worker):
         connection.on_back.append(self.leases.renew_soon)
         self.slots = slots = Slots(self, claims, self.leases)
         self.completer = completer = Completer(
-            claims, self._run_script, slots.note_recorded, slots.is_batch
+            claims, self._run_script, slots.note_recorded, slots.is_batch, self._attempt_script
         )
         self.runner = Runner(self, connection, claims, slots, completer)
         self.fetcher = Fetcher(self, connection, claims, slots, self.runner)
@@ -91,6 +93,13 @@ class Worker(arq_worker.Worker):
         self, script: "Script", keys: "Sequence[str]", args: "Sequence[Any]"
     ) -> Any:  # noqa: ANN401 - a script answers what it likes
         return await self.connection.call(script(self.pool, keys, args))
+
+    async def _attempt_script(
+        self, script: "Script", keys: "Sequence[str]", args: "Sequence[Any]", size: int
+    ) -> Any:  # noqa: ANN401 - as above
+        answer = await self.connection.attempt(script(self.pool, keys, args), size=size)
+        self.connection.regain()
+        return answer
 
     @property
     def redis_available(self) -> bool:
@@ -131,7 +140,9 @@ class Worker(arq_worker.Worker):
         claim.enqueue_ms = enqueued_ms
         job = ReadyJob(job_id, function, coroutine, tuple(args), {}, job_try, now_ms, enqueued_ms)
         self.slots.take(claim)
-        task = asyncio.get_running_loop().create_task(self.runner.run_local(claim, job))
+        loop = asyncio.get_running_loop()
+        contain_exits(loop)
+        task = loop.create_task(self.runner.run_local(claim, job))
         self.tasks[job_id] = task
         return task
 
@@ -143,6 +154,7 @@ class Worker(arq_worker.Worker):
         self._hurry.clear()
         # Opened before the first await: a stop that comes during the start must not be undone.
         self.slots.open()
+        contain_exits(asyncio.get_running_loop())
         await self._connect()
         self.ctx["redis"] = self.pool
         if self.on_startup:
@@ -183,6 +195,10 @@ class Worker(arq_worker.Worker):
             try:
                 await self.connection.call(log_redis_info(self.pool, logger.info))
             except LOSS_ERRORS as error:
+                if isinstance(error, NoPermissionError) or is_refusal(error):
+                    logger.info("redis does not say how it is, which is all the same: %s", error)
+                    self.connection.regain()
+                    return
                 await self._miss(error, retries_left)
             else:
                 return
@@ -210,9 +226,9 @@ class Worker(arq_worker.Worker):
         """Record the worker's health and enqueue the cron jobs that are due."""
         try:
             await self.connection.watch(super().heart_beat())
-        except LOSS_ERRORS:
-            raise
-        except Exception:
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) or is_loss(error):
+                raise
             logger.exception("the heart beat failed; the worker goes on")
 
     async def _poll_iteration(self) -> None:
@@ -240,6 +256,7 @@ class Worker(arq_worker.Worker):
         self._draining = True
         self.slots.awaits_ring.clear()  # from now on, rings are for other workers
         super().handle_sig_wait_for_completion(signum)
+        self.slots.stop_suspects()
 
     async def _sleep_until_tasks_complete(self) -> None:
         # arq awaits this for at most `job_completion_wait`, then cancels the jobs that are left.

@@ -4,71 +4,110 @@
 -- reads as many members as there are free slots, however many jobs run in the fleet, and a job
 -- whose worker died is due again by itself.
 --
+-- A claim is counted when it is made, and the count is deleted with any end of the run. Where there
+-- is a count already, a process died under the job: it is a suspect. A claim ends with its first
+-- suspect, whose own claim is counted once it runs (open.lua).
+--
+-- Whatever clients wrote is read before the first write for a job. What cannot be a job is set
+-- aside, and the next member is looked at.
+--
 -- KEYS: queue, bell
--- ARGV: worker, lease_ms, want, read_aborts (1 or 0), passed_max, [id ...] to claim only these
+-- ARGV: worker, lease_ms, want, read_aborts (1 or 0), passed_max, take_suspects (1 or 0),
+--   body_max, bytes_max, [id ...] to claim only these
+--   body_max: a larger body is not in the answer, only its size
+--   bytes_max: a claim ends once the bodies in the answer are larger together
 local queue, bell = KEYS[1], KEYS[2]
 local worker, lease_ms, want = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local read_aborts, passed_max = ARGV[4] == '1', tonumber(ARGV[5])
+local read_aborts, passed_max, take_suspects = ARGV[4] == '1', tonumber(ARGV[5]), ARGV[6] == '1'
+local body_max, bytes_max = tonumber(ARGV[7]), tonumber(ARGV[8])
+local FIRST_ID = 9
 local now = now_ms()
--- now, next due score (or 0), whether more is due; then per job: id, body, try, score, aborted at
-local reply = {now, 0, 0}
+-- now, next due score (or 0), whether more is due, how often a process died under the last job;
+-- then per job: id, body or its size, try, score, aborted at
+local reply = {now, 0, 0, 0}
+local claimed, passed, dropped, bytes, full = 0, 0, 0, 0, false
 
+-- Claim a job that nobody holds, unless it is none or a suspect that is not wanted now.
 local function take(id, score)
+  local body = read('GET', JOB .. id)
+  if body == nil or #id > ID_BYTES_MAX then
+    dropped = dropped + 1
+    set_aside(queue, id, body == nil and 'the body has a wrong type' or 'the id is too long')
+    return
+  end
+  if not redis.call('SET', CLAIMS .. id, 1, 'NX', 'EX', RETRY_TTL_S) then
+    local crashes = whole(read('GET', CLAIMS .. id))
+    if not crashes or crashes < 1 or crashes > TRIES_MAX then
+      redis.call('SET', CLAIMS .. id, 1, 'EX', RETRY_TTL_S)
+    elseif not take_suspects then
+      passed = passed + 1
+      return
+    else
+      reply[4], full = crashes, true
+    end
+  end
   redis.call('SET', IN_PROGRESS .. id, worker, 'PX', lease_ms)
   redis.call('ZADD', queue, 'XX', now + lease_ms, id)
-  local try = redis.call('INCR', RETRY .. id)
-  redis.call('EXPIRE', RETRY .. id, RETRY_TTL_S)
-  -- The abort stays until the job's end is stored.
-  local aborted = read_aborts and redis.call('ZSCORE', ABORTS, id)
+  if body and #body > body_max then
+    body = #body
+  elseif body then
+    bytes = bytes + #body
+    full = full or bytes > bytes_max
+  end
   local n = #reply
-  reply[n + 1], reply[n + 2], reply[n + 3] = id, redis.call('GET', JOB .. id), try
-  reply[n + 4], reply[n + 5] = score, aborted
+  reply[n + 1], reply[n + 2], reply[n + 3] = id, body, count_up(RETRY .. id)
+  -- The abort stays until the job's end is stored.
+  reply[n + 4], reply[n + 5] = score, read_aborts and read('ZSCORE', ABORTS, id) or false
+  claimed = claimed + 1
 end
 
-if #ARGV > 5 then
-  for i = 6, #ARGV do
-    local score = redis.call('ZSCORE', queue, ARGV[i])
-    if score and tonumber(score) <= now and redis.call('EXISTS', IN_PROGRESS .. ARGV[i]) == 0 then
-      take(ARGV[i], score)
+if #ARGV >= FIRST_ID then
+  for i = FIRST_ID, #ARGV do
+    local id = ARGV[i]
+    local score = redis.call('ZSCORE', queue, id)
+    if not full and score and tonumber(score) <= now and not read('GET', IN_PROGRESS .. id) then
+      take(id, score)
     end
   end
   return reply
 end
 
 -- Jobs that a stock arq worker runs stay where they are: it moves them by a difference to the score
--- it saw. They are stepped over, and only they.
-local claimed, passed = 0, 0
-while claimed < want and passed < passed_max do
+-- it saw. They are stepped over, and so are suspects that are not wanted now.
+local function look_at(id, score)
+  local holder = read('GET', IN_PROGRESS .. id)
+  local left = holder and redis.call('PTTL', IN_PROGRESS .. id)
+  if not holder or left == -1 then
+    take(id, score)  -- a lease without an end is nobody's
+  elseif holder == STOCK or left <= 0 then
+    passed = passed + 1
+  else
+    -- Back at the head while leased: an arq client aborts a job by giving it score 1.
+    redis.call('ZADD', queue, 'XX', now + left, id)
+  end
+end
+
+while claimed < want and not full and passed + dropped < passed_max do
   local due = redis.call(
     'ZRANGEBYSCORE', queue, '-inf', now, 'WITHSCORES', 'LIMIT', passed, want - claimed + passed)
   if #due == 0 then
     break
   end
   for i = 1, #due, 2 do
-    if claimed == want then
+    if claimed == want or full then
       break
     end
-    local id, score = due[i], due[i + 1]
-    local holder = redis.call('GET', IN_PROGRESS .. id)
-    if not holder then
-      take(id, score)
-      claimed = claimed + 1
-    else
-      local left = redis.call('PTTL', IN_PROGRESS .. id)
-      if holder == STOCK or left <= 0 then
-        passed = passed + 1
-      else
-        -- Back at the head while leased: an arq client aborts a job by giving it score 1.
-        redis.call('ZADD', queue, 'XX', now + left, id)
-      end
-    end
+    look_at(due[i], due[i + 1])
   end
 end
 
 local more = redis.call('ZRANGEBYSCORE', queue, '-inf', now, 'LIMIT', passed, 1)
 if #more > 0 then
   -- One ring wakes one worker; a worker that cannot take everything passes it on.
-  redis.call('ZADD', bell, 0, 'ring')
+  if read('ZADD', bell, 0, 'ring') == nil then
+    redis.call('DEL', bell)
+    redis.call('ZADD', bell, 0, 'ring')
+  end
   reply[3] = 1
 else
   -- A ring follows the job it is for, so every ring until now has been answered.

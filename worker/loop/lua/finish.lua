@@ -7,6 +7,7 @@
 --   kind 'done':  value is the result ('' for none), ttl_ms its lifetime (0: forever)
 --   kind 'again': value is the score at which it is due again
 --   kind 'back':  the same, and the try does not count
+--   kind 'unrun': the same, of a suspect that never ran: how often processes died is kept
 --   keep_ms: how long the in-progress key outlives the job (0: not at all)
 -- Returns the ids of jobs that another worker holds by now.
 local queue, worker = KEYS[1], ARGV[1]
@@ -27,10 +28,12 @@ local function store_result(id, result, ttl_ms, only_if_absent)
   redis.call(unpack(command))
 end
 
-local function release(id, keep_ms)
+-- Delete a job's lease, and with it the keys that do not outlive the run.
+local function release(id, keep_ms, ...)
   if keep_ms == '0' then
-    redis.call('DEL', IN_PROGRESS .. id)
+    redis.call('DEL', IN_PROGRESS .. id, ...)
   else
+    redis.call('DEL', ...)
     -- Not the worker's name: no worker holds the job any more, but it must not run again yet.
     redis.call('SET', IN_PROGRESS .. id, 'ended', 'PX', keep_ms)
   end
@@ -42,16 +45,19 @@ for i = 2, #ARGV, 6 do
   local mine, holder = holds(worker, id, try)
   if mine and kind == 'done' then
     store_result(id, value, ttl_ms, false)
-    redis.call('DEL', JOB .. id, RETRY .. id, UNKNOWN .. id)
     redis.call('ZREM', queue, id)
-    redis.call('ZREM', ABORTS, id)
-    release(id, keep_ms)
+    read('ZREM', ABORTS, id)
+    release(id, keep_ms, JOB .. id, RETRY .. id, UNKNOWN .. id, CLAIMS .. id)
   elseif mine then
     redis.call('ZADD', queue, 'XX', value, id)
-    if kind == 'back' then
+    if kind ~= 'again' then
       give_back_try(id)
     end
-    release(id, keep_ms)
+    if kind == 'unrun' then
+      redis.call('DEL', IN_PROGRESS .. id)
+    else
+      release(id, keep_ms, CLAIMS .. id)
+    end
   elseif kind == 'done' and not holder and not redis.call('ZSCORE', queue, id) then
     -- The queue has forgotten the job (a flush). A client may still wait for the result.
     store_result(id, value, ttl_ms, true)

@@ -1,0 +1,99 @@
+"""The quarantine: what was in the queue and cannot be a job, until somebody has looked at it.
+
+A member whose id is not UTF-8, or whose body has a type that no body has, is moved by the scripts,
+in one atomic step, into the hash `<queue>:quarantine`: one field per member, bounded in number and
+bytes. What comes when it is full is dropped and counted.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from .scripts import QUARANTINE_SUFFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from arq.connections import ArqRedis
+
+_DROPPED: Final = "dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One member that was set aside."""
+
+    field: str
+    """The entry's name in the hash."""
+    job_id: bytes
+    """The member, up to its first 4,096 bytes."""
+    reason: str
+    at_ms: int
+    """When it was set aside, in Unix milliseconds by Redis' clock."""
+    body_type: str
+    """Redis' type of the body's key; `none` where there was no body."""
+    body: bytes
+    """The body's first 4,096 bytes; of another type than a string, what Redis' DUMP says."""
+    body_size: int
+    """The bytes of the whole body, or those that Redis used for it."""
+
+
+async def read(redis: "ArqRedis", queue_name: str, limit: int = 100) -> list[Entry]:
+    """Return some of the entries, about `limit` of them; an entry that nobody can read is removed.
+
+    Raises:
+        RedisError, OSError: Redis did not answer.
+    """
+    key = queue_name + QUARANTINE_SUFFIX
+    entries: list[Entry] = []
+    cursor = 0
+    while len(entries) < limit:
+        cursor, fields = await redis.hscan(key, cursor, count=limit)
+        for name, value in fields.items():
+            if name == _DROPPED.encode():
+                continue
+            try:
+                entries.append(_entry(name.decode(), value))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                await redis.hdel(key, name)  # type: ignore[misc]
+        if not cursor:
+            break
+    return entries
+
+
+async def remove(redis: "ArqRedis", queue_name: str, entries: "Iterable[Entry]") -> None:
+    """Remove entries that are dealt with.
+
+    Raises:
+        RedisError, OSError: Redis did not answer.
+    """
+    fields = [entry.field for entry in entries]
+    if fields:
+        await redis.hdel(queue_name + QUARANTINE_SUFFIX, *fields)  # type: ignore[misc]
+
+
+async def count(redis: "ArqRedis", queue_name: str) -> tuple[int, int]:
+    """Return how many entries there are, and how many were dropped because it was full.
+
+    Raises:
+        RedisError, OSError: Redis did not answer.
+    """
+    key = queue_name + QUARANTINE_SUFFIX
+    async with redis.pipeline(transaction=True) as pipe:
+        pipe.hlen(key)
+        pipe.hget(key, _DROPPED)
+        held, dropped = await pipe.execute()
+    return held - (dropped is not None), int(dropped or 0)
+
+
+def _entry(name: str, value: bytes) -> Entry:
+    fields = json.loads(value)
+    return Entry(
+        field=name,
+        job_id=bytes.fromhex(fields["id"]),
+        reason=fields["reason"],
+        at_ms=int(fields["at_ms"]),
+        body_type=fields["type"],
+        body=bytes.fromhex(fields["body"]),
+        body_size=int(fields["size"]),
+    )
