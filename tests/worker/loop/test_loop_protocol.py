@@ -183,6 +183,7 @@ async def test_a_stock_worker_and_this_one_share_a_queue(valkey, redis, fleet):
     await eventually(all_done)
     await within_deadline(asyncio.gather(*stock.tasks.values()))
     stock_main.cancel()
+    await asyncio.wait({stock_main})
     assert counts["stock"] + counts["ours"] == 300
     assert counts["stock"] > 0
     assert counts["ours"] > 0
