@@ -67,7 +67,7 @@ def test_a_peer_that_cannot_be_installed_has_a_row_that_says_so(monkeypatch, tmp
         peers.Peer("Slow", ("s==2",), "", ""),
     )
 
-    class Bench:
+    class PeerRunner:
         def __init__(self, *_):
             pass
 
@@ -83,7 +83,7 @@ def test_a_peer_that_cannot_be_installed_has_a_row_that_says_so(monkeypatch, tmp
             pass
 
     monkeypatch.setattr(peers, "PEERS", (absent, slow))
-    monkeypatch.setattr(peers, "Bench", Bench)
+    monkeypatch.setattr(peers, "PeerRunner", PeerRunner)
     missing, found = peers.rows("", "", peers.Effort(2, 1, 1))
     assert (missing.against, missing.ratio) == ("Absent 1 (could not be installed)", None)
     assert (found.against, found.ratio, found.target) == ("Slow 2", 10, "5x")

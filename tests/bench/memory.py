@@ -53,15 +53,15 @@ def rows(redis_url: str, database_url: str, effort: Effort) -> list[Row]:
     if not PROC.joinpath("self/status").exists():
         return []
     asyncio.run(_migrate(database_url))
-    bench = Bench(redis_url, database_url, effort.idle_s)
+    runner = WorkerLauncher(redis_url, database_url, effort.idle_s)
     row = Row("memory, idle worker process", "MiB", against="arq + SQLAlchemy", target=TARGET)
     for _ in range(effort.rounds):
-        row.theirs.append(bench.arq())
-        row.ours.append(bench.ours())
+        row.theirs.append(runner.arq())
+        row.ours.append(runner.ours())
     return [row]
 
 
-class Bench:
+class WorkerLauncher:
     """Starts a worker of either kind."""
 
     def __init__(self, redis_url: str, database_url: str, idle_s: float) -> None:

@@ -139,20 +139,20 @@ class PeerError(Exception):
 
 def rows(redis_url: str, database_url: str, effort: Effort) -> list[Row]:
     """Measure ours and every peer in turn; the target stands in the row of the fastest."""
-    bench = Bench(redis_url, database_url)
+    runner = PeerRunner(redis_url, database_url)
     ours: list[float] = []
     table = {peer: Row("no-op jobs, one process", "jobs/s", ours=ours) for peer in PEERS}
     absent: dict[Peer, str] = {}
     for _ in range(effort.rounds):
-        ours.append(bench.ours(effort.jobs_ours))
+        ours.append(runner.ours(effort.jobs_ours))
         for peer in PEERS:
             if peer in absent:
                 continue
             try:
-                table[peer].theirs.append(bench.peer(peer, max(1, int(effort.jobs * peer.part))))
+                table[peer].theirs.append(runner.peer(peer, max(1, int(effort.jobs * peer.part))))
             except PeerError as error:
                 absent[peer] = str(error)
-    bench.close()
+    runner.close()
     for peer, row in table.items():
         row.against = f"{peer.title} ({absent[peer]})" if peer in absent else peer.title
     aim_at_fastest(list(table.values()))
@@ -166,7 +166,7 @@ def aim_at_fastest(table: list[Row]) -> None:
         max(measured, key=lambda row: median(row.theirs)).target = TARGET
 
 
-class Bench:
+class PeerRunner:
     """The queue and the database that all of them use."""
 
     def __init__(self, redis_url: str, database_url: str) -> None:

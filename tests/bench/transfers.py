@@ -58,23 +58,23 @@ SMOKE = Effort(1, 300, 100, 100, 1)
 
 def rows(database_url: str, redis_url: str, effort: Effort) -> list[Row]:
     """Measure every row; all take turns, so that they meet the same machine."""
-    bench = Bench(database_url, redis_url)
+    runner = TransferRunner(database_url, redis_url)
     orm = Row("transfers, 1 process", "jobs/s", against="arq + ORM, 1 process", target="4x")
     single = Row("transfers, 1 process", "jobs/s", against="pgbench", target="0.40x")
     double = Row("transfers, 2 processes", "jobs/s", against="pgbench")
     hot = Row("one hot account", "jobs/s", against="pgbench, 16 clients", target="0.8x")
     for _ in range(effort.rounds):
-        orm.theirs.append(bench.orm(effort.jobs_orm))
-        single.ours.append(bench.ours(effort.jobs, processes=1))
-        single.theirs.append(bench.pgbench(effort.pgbench_s))
-        double.ours.append(bench.ours(effort.jobs, processes=2))
-        hot.theirs.append(bench.pgbench(effort.pgbench_s, hot=True))
-        hot.ours.append(bench.ours(effort.jobs_hot, processes=1, hot=True))
+        orm.theirs.append(runner.orm(effort.jobs_orm))
+        single.ours.append(runner.ours(effort.jobs, processes=1))
+        single.theirs.append(runner.pgbench(effort.pgbench_s))
+        double.ours.append(runner.ours(effort.jobs, processes=2))
+        hot.theirs.append(runner.pgbench(effort.pgbench_s, hot=True))
+        hot.ours.append(runner.ours(effort.jobs_hot, processes=1, hot=True))
     orm.ours, double.theirs = single.ours, single.theirs
     return [orm, single, double, hot]
 
 
-class Bench:
+class TransferRunner:
     """The database and the queue that all of them use."""
 
     def __init__(self, database_url: str, redis_url: str) -> None:

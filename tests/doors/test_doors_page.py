@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.bank.kit import open_account
-from tests.worker.running import working
+from tests.worker.running import running_worker
 from worker.dev.servers.programs import postgres_binaries
 
 PROJECT = Path(__file__).parents[2]
@@ -89,7 +89,7 @@ async def test_the_python_snippet_moves_money(
         "buyer": await open_account(sessions, "EUR", "20"),
         "shop": await open_account(sessions, "EUR"),
     }
-    async with working(database_url, redis_url):
+    async with running_worker(database_url, redis_url):
         await execute(blocks("python")[0], names)
     await names["client"].aclose()
     await names["redis"].aclose()

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from db.engine import create_engine, create_sessions
 from jobs import Client, ClientError, Request, parse_payload
 from jobs._wire import job_id_of
-from tests.worker.running import working
+from tests.worker.running import running_worker
 from worker.cli.enqueue.keys import Keys
 from worker.cli.enqueue.lines import BadLine, JobLine, Line, parse_line
 from worker.execution.serializer import MALFORMED, JobReader
@@ -190,7 +190,7 @@ async def test_whatever_arrives_by_redis_ends_in_postgresql(
         if not waiting:
             told.set()
 
-    async with working(database_url, redis_url, hear), asyncio.timeout(60):
+    async with running_worker(database_url, redis_url, hear), asyncio.timeout(60):
         await told.wait()
     async with sessions() as session:
         rows = await session.execute(text("SELECT id, state FROM jobs"))

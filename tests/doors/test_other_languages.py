@@ -11,7 +11,7 @@ from arq.connections import RedisSettings
 from sqlalchemy import text
 
 from jobs import Client, JobDeadError
-from tests.worker.running import working
+from tests.worker.running import running_worker
 
 DOCS = Path(__file__).parents[2] / "docs"
 BUILT = {"url", "sha256", "lines"}
@@ -58,7 +58,7 @@ async def client(redis, sessions, database_url, redis_url, tmp_path, monkeypatch
     monkeypatch.setenv("TELLER_REPORTS_URL", tmp_path.as_uri())
     async with sessions() as session, session.begin():
         await session.execute(text("DELETE FROM jobs WHERE state = 'queued'"))
-    async with working(database_url, redis_url):
+    async with running_worker(database_url, redis_url):
         yield Client(redis, sessions=sessions)
 
 

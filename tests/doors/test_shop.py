@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.bank.kit import open_account
-from tests.worker.running import working
+from tests.worker.running import running_worker
 
 APP = Path(__file__).parents[2] / "examples" / "shop" / "app.py"
 
@@ -51,7 +51,7 @@ async def test_an_order_is_accepted_with_the_jobs_id_and_then_paid(
     shop, order, database_url, redis_url
 ):
     answer = await shop.put(url := f"/orders/{uuid.uuid4()}", json=order)
-    async with working(database_url, redis_url):
+    async with running_worker(database_url, redis_url):
         status = await answered(shop, answer.headers["Location"])
 
     assert answer.status_code == 202
@@ -62,7 +62,7 @@ async def test_an_order_is_accepted_with_the_jobs_id_and_then_paid(
 
 async def test_an_order_that_cannot_be_paid_says_why(shop, order, database_url, redis_url):
     answer = await shop.put(f"/orders/{uuid.uuid4()}", json={**order, "price": "99"})
-    async with working(database_url, redis_url):
+    async with running_worker(database_url, redis_url):
         status = await answered(shop, answer.headers["Location"])
 
     assert status["status"] == "rejected"

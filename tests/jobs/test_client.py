@@ -35,7 +35,7 @@ from jobs import (
 )
 from jobs._wire import JOB_ID_NAMESPACE
 from tests.letters import LetterSent, SendLetter, a_card, a_letter
-from tests.worker.running import working
+from tests.worker.running import running_worker
 from worker.execution import serializer as wire
 
 HOUR = timedelta(hours=1)
@@ -60,7 +60,7 @@ async def worker(letters, redis, sessions, database_url, redis_url):
     async with sessions() as session, session.begin():
         # The relay would rightly send what an earlier test left waiting.
         await session.execute(text("DELETE FROM jobs WHERE state = 'queued'"))
-    async with working(database_url, redis_url) as running:
+    async with running_worker(database_url, redis_url) as running:
         yield running
 
 

@@ -10,7 +10,7 @@ START_S = 30
 
 
 @asynccontextmanager
-async def working(database_url, redis_url, *subscribers):
+async def running_worker(database_url, redis_url, *subscribers):
     """Run our worker on these servers until the block ends."""
     started = asyncio.Event()
 

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from typer.testing import CliRunner
 
-from tests.worker.running import working
+from tests.worker.running import running_worker
 from worker.__main__ import app
 from worker.cli.enqueue import file as enqueue_file
 from worker.cli.enqueue import loader as loading
@@ -112,7 +112,7 @@ async def test_what_cannot_be_done_is_said_in_one_line(run, count, arguments, sa
 async def test_waiting_prints_the_answer_and_a_refusal_fails(
     run, count, redis, database_url, redis_url
 ):
-    async with working(database_url, redis_url):
+    async with running_worker(database_url, redis_url):
         refused = await run("transfer_funds", json.dumps(PAYLOAD), "--wait")
         name = f"u{uuid.uuid4().hex[:8]}"
         user = {"username": name, "email": f"{name}@example.org", "currencies": ["EUR"]}

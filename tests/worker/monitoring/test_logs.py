@@ -17,7 +17,7 @@ from arq.worker import Worker, get_kwargs
 from sqlalchemy import text
 
 from db.bank.users import Users
-from tests.worker.running import working
+from tests.worker.running import running_worker
 from worker.app import Options
 from worker.execution import serializer as wire
 from worker.monitoring import logs
@@ -114,7 +114,7 @@ async def test_a_failing_job_leaves_nothing_private_in_our_loops_logs(
 ):
     if create is not None:
         monkeypatch.setattr(Users, "create", create)
-    async with working(database_url, redis_url):
+    async with running_worker(database_url, redis_url):
         await client.enqueue_job("create_user", payload, **named)
         await settled(sessions, 1)
 
@@ -154,7 +154,7 @@ async def test_nor_in_the_logs_of_arqs_own_loop(
 async def test_a_line_is_one_event_of_the_table_in_json(
     client, sessions, database_url, redis_url, printed
 ):
-    async with working(database_url, redis_url):
+    async with running_worker(database_url, redis_url):
         name = uuid.uuid4().hex
         await client.enqueue_job(
             "create_user", payload_of(username=name, email=f"{name}@example.org")
