@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from db.engine import create_engine, create_sessions
 from db.store import Store
-from tests.bank.kit import balance_of, broken_rules, open_account
+from tests.bank.kit import broken_rules, open_account
 
 ACCOUNTS = 4
 
@@ -87,8 +87,8 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def balances_agree(self):
         if hasattr(self, "model"):
-            found = [self.do(balance_of(self.sessions, a)) for a in self.accounts]
-            assert found == self.model.balances
+            found = self.do(self.balances())
+            assert [found[account] for account in self.accounts] == self.model.balances
 
     def teardown(self):
         if hasattr(self, "loop"):
@@ -97,6 +97,10 @@ class LedgerMachine(RuleBasedStateMachine):
             finally:
                 self.do(self.engine.dispose())
                 self.loop.close()
+
+    async def balances(self):
+        async with self.sessions() as session:
+            return await Store(session).ledger.balances(self.accounts)
 
     async def rules_broken(self):
         async with self.sessions() as session:

@@ -8,6 +8,7 @@ import json
 import re
 from datetime import date, datetime
 from enum import Enum
+from functools import cache
 from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
@@ -245,13 +246,21 @@ def connection(database_url):
         yield made
 
 
+@cache
+def schema_text(payload):
+    return json.dumps(payload.model_json_schema())
+
+
+VERDICT = """
+    SELECT schema_fault(schema, value, 'payload', schema), value::text
+    FROM (SELECT %s::jsonb AS schema, %s::jsonb AS value OFFSET 0) AS given
+"""
+
+
 def verdicts(connection, payload, value):
     """Return what the database and pydantic say of a value, as the database would store it."""
-    schema = json.dumps(payload.model_json_schema())
-    fault, stored = connection.execute(
-        "SELECT schema_fault(%s::jsonb, %s::jsonb, 'payload', %s::jsonb), (%s::jsonb)::text",
-        (schema, text := json.dumps(value), schema, text),
-    ).fetchone()
+    given = schema_text(payload), json.dumps(value)
+    fault, stored = connection.execute(VERDICT, given).fetchone()
     try:
         payload.model_validate_json(stored)
     except ValidationError as error:
