@@ -86,7 +86,7 @@ def test_on_given_servers_it_does_what_is_possible_there_and_nothing_is_lost(
     chaos, marked_database_url, marked_redis
 ):
     done = chaos(
-        *("--seed", "5", "--jobs", "600", "--count", "8"),
+        *("--seed", "5", "--jobs", "300", "--count", "6"),
         *("--faults", f"{ANYWHERE},stop-redis"),
         database_url=marked_database_url,
     )
