@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from jobs import Cancel, Client, JobDeadError, KeyConflictError, Rejected
 from jobs._client.answers import End, answer_of, end_in_redis
 from tests.letters import LetterSent, Repeated, RepeatValue
-from tests.worker.running import working
+from tests.worker.running import running_worker
 
 JOB = UUID(int=1)
 
@@ -73,7 +73,7 @@ async def test_a_result_that_looks_like_a_rejection_is_a_result(
     letters, redis, redis_url, database_url
 ):
     values = [{"code": "no"}, {"code": "no", "message": "never"}, 1, None, {"rejected": {}}]
-    async with working(database_url, redis_url), Client(redis) as client:
+    async with running_worker(database_url, redis_url), Client(redis) as client:
         jobs = await client.enqueue_many([RepeatValue(value=value) for value in values])
         answers = await asyncio.gather(*(job.result(timeout=30) for job in jobs))
         states = await asyncio.gather(*(job.status() for job in jobs))
