@@ -10,17 +10,12 @@ from sqlalchemy import text
 
 from db.enqueue import Candidate, accept, accept_many, live_payloads
 
-TRANSFER = {
-    "from_account": str(uuid.UUID(int=1)),
-    "to_account": str(uuid.UUID(int=2)),
-    "amount": "1.00",
-    "currency": "EUR",
-}
+LETTER = {"address": "12 High Street", "pages": 1}
 
 
-def a_candidate(key=None, amount="1.00", **changes):
-    payload = json.dumps({**TRANSFER, "amount": amount})
-    return Candidate(**{"kind": "transfer_funds", "payload_json": payload, "key": key} | changes)
+def a_candidate(key=None, pages=1, **changes):
+    payload = json.dumps({**LETTER, "pages": pages})
+    return Candidate(**{"kind": "send_letter", "payload_json": payload, "key": key} | changes)
 
 
 @pytest.fixture
@@ -38,24 +33,24 @@ async def test_an_accepted_job_is_queued_with_what_was_asked(session):
 
     assert verdict.created
     assert (row.kind, row.key, row.state, row.run_at) == (
-        "transfer_funds",
+        "send_letter",
         "asked",
         "queued",
         run_at,
     )
-    assert row.payload == TRANSFER
+    assert row.payload == LETTER
 
 
 @pytest.mark.parametrize(
     ("candidate", "fault"),
     [
         (a_candidate(kind="nope"), "TL001"),
-        (a_candidate(amount="0"), "TL002"),
+        (a_candidate(pages=0), "TL002"),
         (a_candidate(payload_json='{"a": "\\u0000"}'), "TL002"),
         (a_candidate(payload_json="{"), "TL002"),
         (a_candidate(payload_json="[1e999999]"), "TL002"),
         (a_candidate(payload_json='"\\ud800"'), "TL002"),
-        (a_candidate(payload_json=json.dumps({**TRANSFER, "x": "y" * 70_000})), "TL002"),
+        (a_candidate(payload_json=json.dumps({**LETTER, "x": "y" * 70_000})), "TL002"),
         (a_candidate(payload_json="[" * 900 + "]" * 900), "TL002"),
         (a_candidate(key=""), "TL004"),
         (a_candidate(key="k" * 201), "TL004"),
@@ -76,7 +71,7 @@ async def test_a_refusal_is_a_value_that_says_why(session, candidate, fault):
 
 async def test_one_key_is_one_job_also_inside_one_statement(session):
     first, again, other = await accept_many(
-        session, [a_candidate("k"), a_candidate("k"), a_candidate("k", amount="2.00")]
+        session, [a_candidate("k"), a_candidate("k"), a_candidate("k", pages=2)]
     )
 
     assert (first.created, again.created) == (True, False)
@@ -107,4 +102,4 @@ async def test_live_payloads_are_the_queued_ones(sessions):
 
     assert made[1].id in found
     assert made[0].id not in found
-    assert found[made[1].id].payload == TRANSFER
+    assert found[made[1].id].payload == LETTER

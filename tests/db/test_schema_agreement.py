@@ -7,6 +7,7 @@ and the worker decides.
 import json
 import re
 from datetime import date, datetime
+from decimal import Decimal
 from enum import Enum
 from functools import cache
 from typing import Annotated, ClassVar, Literal
@@ -16,13 +17,35 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from jobs import Payload, registry
-from jobs._fields import Amount, Currency
 from worker.cli.contract.jobs_page import resolved
 
 ID = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"
+
+
+def _price(value: object) -> Decimal:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}\.[0-9]{2}", value):
+        return Decimal(value)
+    raise ValueError("not a price")
+
+
+Price = Annotated[
+    Decimal,
+    BeforeValidator(_price),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]{1,9}\.[0-9]{2}$", "examples": ["12.34"]}),
+]
+"""A type with a schema of its own."""
 
 
 class Colour(Enum):
@@ -65,8 +88,8 @@ class Everything(Payload):
     moment: datetime
     short: Annotated[str, Field(max_length=3)]
     code: Annotated[str, Field(pattern=r"^[a-z]+-[0-9]{2}$")]
-    amount: Amount
-    currency: Currency | None = None
+    amount: Price
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = None
     colour: Colour
     level: Literal["high", "low"]  # no numbers: pydantic takes `true` for a literal 1
     fixed: Literal["one"] = "one"

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from db.engine import create_engine, create_sessions
 from jobs import Client, ClientError, Request, parse_payload
 from jobs._wire import job_id_of
+from tests.letters import in_the_folder
 from tests.worker.running import running_worker
 from worker.cli.enqueue.keys import Keys
 from worker.cli.enqueue.lines import BadLine, JobLine, Line, parse_line
@@ -29,13 +30,8 @@ FUZZ = settings(
     suppress_health_check=list(HealthCheck),
 )
 
-TRANSFER = {
-    "from_account": str(uuid.UUID(int=1)),
-    "to_account": str(uuid.UUID(int=2)),
-    "amount": "1.00",
-    "currency": "EUR",
-}
-USER = {"username": "ann", "email": "ann@example.org", "currencies": ["EUR"]}
+LETTER = {"address": "12 High Street", "pages": 2, "reference": str(uuid.UUID(int=1))}
+CARD = {"name": "ann"}
 
 TEXT = st.text(max_size=20) | st.sampled_from(
     ["", "\x00", "\ud800", "k" * 200, "k" * 201, "é" * 200]
@@ -45,16 +41,22 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=8,
 )
-KINDS = st.sampled_from(["transfer_funds", "create_user", "build_report", "nope"]) | TEXT
-FIELDS = st.sampled_from(["amount", "currency", "username", "extra", "to_account"])
+KINDS = st.sampled_from(["send_letter", "send_card", "purge_record", "nope"]) | TEXT
+FIELDS = st.sampled_from(["address", "pages", "name", "extra", "reference"])
 PAYLOADS = st.one_of(
     JSON,
-    st.sampled_from([TRANSFER, USER]),
-    st.tuples(st.sampled_from([TRANSFER, USER]), FIELDS, JSON).map(
+    st.sampled_from([LETTER, CARD]),
+    st.tuples(st.sampled_from([LETTER, CARD]), FIELDS, JSON).map(
         lambda parts: {**parts[0], parts[1]: parts[2]}
     ),
 )
 KEYS = st.none() | TEXT
+
+
+@pytest.fixture(scope="module", autouse=True)
+def letters_for_all():
+    with in_the_folder():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -72,7 +72,7 @@ def test_importing_it_is_light(python):
 def test_it_finds_its_jobs_under_its_own_name(python):
     kinds = run(python, "import teller_jobs; print(*teller_jobs.registry())").split()
 
-    assert {"create_user", "transfer_funds", "build_report"} <= set(kinds)
+    assert "purge_record" in kinds
 
 
 def test_importing_it_takes_little_longer_than_importing_pydantic(python):

@@ -1,9 +1,7 @@
 """Every door from outside Python, and a stock arq client with a JSON serializer."""
 
 import json
-import re
 import uuid
-from pathlib import Path
 
 import pytest
 from arq import create_pool
@@ -13,8 +11,8 @@ from sqlalchemy import text
 from jobs import Client, JobDeadError
 from tests.worker.running import running_worker
 
-DOCS = Path(__file__).parents[2] / "docs"
-BUILT = {"url", "sha256", "lines"}
+LETTER = {"address": "12 High Street"}
+NOBODY = {"address": "nowhere"}
 
 PG = """
 import pg from "pg";
@@ -27,15 +25,15 @@ const ask = (...values) =>
   );
 const payload = JSON.parse(process.env.PAYLOAD);
 const answers = [
-  await ask("transfer_funds", payload, "node-1"),
-  await ask("transfer_funds", payload, "node-1"),
-  await ask("transfer_funds", { ...payload, amount: "2.00" }, "node-1"),
-  await ask("transfer_funds", { ...payload, amount: 12.5 }, null),
+  await ask("send_letter", payload, "node-1"),
+  await ask("send_letter", payload, "node-1"),
+  await ask("send_letter", { ...payload, pages: 2 }, "node-1"),
+  await ask("send_letter", { ...payload, pages: "2" }, null),
   await ask("nope", payload, null),
-  await ask("transfer_funds", payload, ""),
+  await ask("send_letter", payload, ""),
 ];
 await client.query("BEGIN");
-const undone = await ask("transfer_funds", payload, "node-2");
+const undone = await ask("send_letter", payload, "node-2");
 await client.query("ROLLBACK");
 console.log(JSON.stringify([...answers, undone]));
 await client.end();
@@ -43,32 +41,16 @@ await client.end();
 
 
 @pytest.fixture
-def transfer():
-    return {
-        "from_account": str(uuid.UUID(int=1)),
-        "to_account": str(uuid.UUID(int=2)),
-        "amount": "1.00",
-        "currency": "EUR",
-    }
-
-
-@pytest.fixture
-async def client(redis, sessions, database_url, redis_url, tmp_path, monkeypatch):
+async def client(letters, redis, sessions, database_url, redis_url):
     """Ours, to see what became of the jobs of others; a worker runs meanwhile."""
-    monkeypatch.setenv("TELLER_REPORTS_URL", tmp_path.as_uri())
     async with sessions() as session, session.begin():
         await session.execute(text("DELETE FROM jobs WHERE state = 'queued'"))
     async with running_worker(database_url, redis_url):
         yield Client(redis, sessions=sessions)
 
 
-def script_in(page):
-    (script,) = re.findall(r"```js\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
-    return script
-
-
-async def test_node_enqueues_by_sql_under_the_same_rules(node, database_url, transfer, sessions):
-    answers = json.loads(node(PG, DATABASE_URL=database_url, PAYLOAD=json.dumps(transfer)))
+async def test_node_enqueues_by_sql_under_the_same_rules(node, database_url, sessions):
+    answers = json.loads(node(PG, DATABASE_URL=database_url, PAYLOAD=json.dumps(LETTER)))
     first, again, conflict, invalid, unknown, empty_key, undone = answers
     async with sessions() as session:
         there = await session.scalar(
@@ -83,53 +65,28 @@ async def test_node_enqueues_by_sql_under_the_same_rules(node, database_url, tra
     assert conflict[0] == "TL003"
     assert invalid[:2] == [
         "TL002",
-        "invalid payload for transfer_funds: payload.amount is a number, not a string",
+        "invalid payload for send_letter: payload.pages is a string, not a integer",
     ]
     assert unknown[0] == "TL001"
-    assert "transfer_funds" in unknown[2]
+    assert "send_letter" in unknown[2]
     assert empty_key[0] == "TL004"
 
 
-async def test_the_node_script_of_the_sql_door_has_its_report_built(node, client, database_url):
-    job_id = node(script_in("doors.md"), DATABASE_URL=database_url)
-    built = await client.handle(job_id).result(timeout=60)
-
-    assert built.model_dump().keys() >= BUILT
-
-
-async def test_the_node_script_of_the_redis_door_has_its_report_built(node, client, redis_url):
-    redis_id = node(script_in("wire.md"), REDIS_URL=redis_url)
-    built = await client.handle(redis_id).result(timeout=60)
-
-    assert built.model_dump().keys() >= BUILT
-
-
-async def test_the_body_on_the_page_is_byte_for_byte_what_our_client_writes(redis, transfer):
-    (page_body,) = re.findall(r"```json\n(.*?)\n```", (DOCS / "wire.md").read_text(), re.DOTALL)
-    shown = json.loads(page_body)
-    from jobs.transfer_funds import TransferFunds
-
-    job = await Client(redis).enqueue(TransferFunds.from_wire(shown["a"][0]))
-    written = (await redis.get(f"arq:job:{job.redis_id}")).decode()
-
-    assert re.sub(r'"et":[0-9]+', f'"et":{shown["et"]}', written) == page_body
-
-
-async def test_a_stock_arq_client_with_a_json_serializer(client, redis_url, transfer):
+async def test_a_stock_arq_client_with_a_json_serializer(client, redis_url):
     pool = await create_pool(
         RedisSettings.from_dsn(redis_url),
         job_serializer=lambda job: json.dumps(job).encode(),
         job_deserializer=json.loads,
     )
-    job = await pool.enqueue_job("transfer_funds", transfer, _job_id="order 42")
-    again = await pool.enqueue_job("transfer_funds", transfer, _job_id="order 42")
+    job = await pool.enqueue_job("send_letter", NOBODY, _job_id="order 42")
+    again = await pool.enqueue_job("send_letter", NOBODY, _job_id="order 42")
     assert job is not None
     answer = await job.result(timeout=60, poll_delay=0.01)
     status = await job.status()
     await pool.aclose()
 
     assert again is None
-    assert answer == {"rejected": {"code": "unknown_account", "message": ""}}
+    assert answer == {"rejected": {"code": "unknown_address", "message": "nobody lives there"}}
     assert status == "complete"
     assert await client.handle("order 42").status() == "rejected"
 
@@ -141,11 +98,11 @@ async def test_a_stock_arq_client_with_a_json_serializer(client, redis_url, tran
         b"{",
         b"\x80\x04\x95",
         b"[]",
-        b'{"t":null,"f":"transfer_funds","a":[],"k":{},"et":1}',
-        b'{"t":null,"f":"transfer_funds","a":[1,2],"k":{},"et":1}',
-        b'{"t":null,"f":"transfer_funds","a":[{}],"k":{"x":1},"et":1}',
-        b'{"t":null,"f":"transfer_funds","a":[null],"k":{},"et":1}',
-        b'{"t":null,"f":"transfer_funds","a":[{"amount":"\\u0000"}],"k":{},"et":1}',
+        b'{"t":null,"f":"send_letter","a":[],"k":{},"et":1}',
+        b'{"t":null,"f":"send_letter","a":[1,2],"k":{},"et":1}',
+        b'{"t":null,"f":"send_letter","a":[{}],"k":{"x":1},"et":1}',
+        b'{"t":null,"f":"send_letter","a":[null],"k":{},"et":1}',
+        b'{"t":null,"f":"send_letter","a":[{"address":"\\u0000"}],"k":{},"et":1}',
     ],
 )
 async def test_whatever_arrives_by_redis_ends_in_postgresql(client, redis, sessions, body):

@@ -16,12 +16,13 @@ INSERT = "INSERT INTO samples.letters (id, address, pages) VALUES ($1, $2, $3)"
 
 
 class SendLetter(Payload):
-    """To which address, and how many pages."""
+    """To which address, how many pages, and about what."""
 
     kind: ClassVar[str] = "send_letter"
 
     address: Annotated[str, Field(min_length=1, max_length=40, examples=["12 High Street"])]
     pages: Annotated[int, Field(ge=1, le=100)] = 1
+    reference: UUID | None = None
 
     def conflict_keys(self) -> tuple[str, ...]:
         """Letters to one address are sent one after the other."""
@@ -37,7 +38,7 @@ class LetterSent(Result):
 @job(SendLetter, timeout=timedelta(seconds=10))
 async def send_letter(ctx: Context, request: SendLetter) -> LetterSent | Rejected:
     """Send one letter, or reject an address where nobody lives."""
-    if request.address == "nowhere":
+    if request.address.endswith("nowhere"):
         return Rejected("unknown_address", "nobody lives there")
     await post(ctx, request)
     return LetterSent(letter_id=ctx.job_id)

@@ -15,7 +15,7 @@ from worker.errors import TellerError
 
 
 @pytest.fixture
-def run(database_url, redis_url, monkeypatch):
+def run(letters, database_url, redis_url, monkeypatch):
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("REDIS_URL", redis_url)
 
@@ -27,7 +27,7 @@ def run(database_url, redis_url, monkeypatch):
 
 
 @pytest.fixture
-def older(tmp_path):
+def older(letters, tmp_path):
     """Write a contract that differs from this code's by what a test does to it."""
 
     def write(change):
@@ -67,34 +67,29 @@ async def test_the_same_contract_breaks_nothing(run, older):
 
 async def test_what_an_older_contract_took_and_this_code_refuses_fails(run, older):
     def had_more(contract):
-        contract["transfer_funds"]["payload"]["properties"]["memo"] = {"type": "string"}
-        contract["send_postcard"] = contract["transfer_funds"]
+        contract["send_letter"]["payload"]["properties"]["memo"] = {"type": "string"}
+        contract["send_postcard"] = contract["send_letter"]
 
     answer = await run("--against", older(had_more))
 
     assert answer.exit_code == 1
     assert answer.stdout == "2 breaking changes\n"
-    assert "transfer_funds.payload.memo: the field is gone" in answer.stderr
+    assert "send_letter.payload.memo: the field is gone" in answer.stderr
     assert "send_postcard: the kind is gone" in answer.stderr
 
 
 async def test_what_is_queued_is_read_with_this_code(run, queued):
-    good = {
-        "from_account": str(uuid.UUID(int=1)),
-        "to_account": str(uuid.UUID(int=2)),
-        "amount": "1.00",
-        "currency": "EUR",
-    }
-    await queued("transfer_funds", good)
+    good = {"address": "12 High Street"}
+    await queued("send_letter", good)
     fine = await run("--live")
     for _ in range(3):
-        await queued("transfer_funds", {**good, "memo": "sesame"})
+        await queued("send_letter", {**good, "memo": "sesame"})
     await queued("send_postcard", {})
     broken = await run("--live")
 
     assert (fine.exit_code, fine.stdout) == (0, "nothing breaks\n")
     assert (broken.exit_code, broken.stdout) == (1, "2 breaking changes\n")
-    assert "3 queued: invalid payload for transfer_funds: memo: Extra inputs" in broken.stderr
+    assert "3 queued: invalid payload for send_letter: memo: Extra inputs" in broken.stderr
     assert "1 queued: unknown job kind 'send_postcard'" in broken.stderr
     assert "sesame" not in broken.stderr
 

@@ -6,22 +6,18 @@ from typer.testing import CliRunner
 from worker.__main__ import app
 from worker.errors import StartupError
 
-PAYLOAD = '{"report": "trial_balance", "format": "csv"}'
-
 
 @pytest.mark.parametrize(
     "line",
     [
         ["audit"],
         ["compat", "--live"],
-        ["demo"],
-        ["enqueue", "build_report", PAYLOAD],
+        ["enqueue", "purge_record", "{}"],
         ["jobs", "cancel", "--all"],
         ["jobs", "list"],
         ["jobs", "retry", "--all", "--dry-run"],
         ["jobs", "show", "an-id"],
         ["migrate"],
-        ["report", "trial_balance"],
         ["schedules"],
     ],
     ids=" ".join,

@@ -19,16 +19,11 @@ from worker.cli.enqueue.lines import read_lines
 from worker.cli.enqueue.loader import Loader, LoadingStoppedError
 from worker.errors import TellerError
 
-PAYLOAD = {
-    "from_account": str(uuid.UUID(int=1)),
-    "to_account": str(uuid.UUID(int=2)),
-    "amount": "1.00",
-    "currency": "EUR",
-}
+PAYLOAD = {"address": "12 High Street"}
 
 
 @pytest.fixture
-def run(database_url, redis_url, monkeypatch):
+def run(letters, database_url, redis_url, monkeypatch):
     """Run the command line in this process, outside the test's own event loop."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("REDIS_URL", redis_url)
@@ -52,10 +47,9 @@ async def count(sessions):
     return jobs
 
 
-def a_line(amount="1.00", **changes):
-    return json.dumps(
-        {"kind": "transfer_funds", "payload": {**PAYLOAD, "amount": amount}} | changes
-    )
+def a_line(pages=1, address="12 High Street", **changes):
+    payload = {"address": address, "pages": pages}
+    return json.dumps({"kind": "send_letter", "payload": payload} | changes)
 
 
 @pytest.fixture
@@ -69,8 +63,8 @@ def file(tmp_path):
 
 
 async def test_one_job_prints_its_id_and_twice_is_once(run, count, redis):
-    first = await run("transfer_funds", json.dumps(PAYLOAD), "--key", "k")
-    again = await run("transfer_funds", json.dumps(PAYLOAD), "--key", "k")
+    first = await run("send_letter", json.dumps(PAYLOAD), "--key", "k")
+    again = await run("send_letter", json.dumps(PAYLOAD), "--key", "k")
 
     uuid.UUID(first.stdout.strip())  # raises if it is none
     assert again.stdout == f"{first.stdout.strip()}  (was there already)\n"
@@ -79,23 +73,23 @@ async def test_one_job_prints_its_id_and_twice_is_once(run, count, redis):
 
 
 async def test_a_payload_comes_from_standard_input(run, count):
-    assert (await run("transfer_funds", "-", stdin=json.dumps(PAYLOAD))).exit_code == 0
+    assert (await run("send_letter", "-", stdin=json.dumps(PAYLOAD))).exit_code == 0
     assert await count() == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nope", "{}"], "known kinds: audit_books, build_report"),
-        (["transfer_funds", "{}"], "from_account: Field required"),
-        (["transfer_funds", "{"], "not JSON"),
-        (["transfer_funds", json.dumps(PAYLOAD), "--key", ""], "1 to 200"),
-        (["transfer_funds", json.dumps(PAYLOAD), "--delay", "soon"], "90s, 5m, 2h, 1d"),
-        (["transfer_funds", json.dumps(PAYLOAD), "--run-at", "noon"], "2026-01-31T09:00"),
-        (["transfer_funds", json.dumps(PAYLOAD), "--run-at", "2030-01-01"], "time zone"),
-        (["transfer_funds"], "give KIND and JSON"),
+        (["nope", "{}"], "known kinds: "),
+        (["send_letter", "{}"], "address: Field required"),
+        (["send_letter", "{"], "not JSON"),
+        (["send_letter", json.dumps(PAYLOAD), "--key", ""], "1 to 200"),
+        (["send_letter", json.dumps(PAYLOAD), "--delay", "soon"], "90s, 5m, 2h, 1d"),
+        (["send_letter", json.dumps(PAYLOAD), "--run-at", "noon"], "2026-01-31T09:00"),
+        (["send_letter", json.dumps(PAYLOAD), "--run-at", "2030-01-01"], "time zone"),
+        (["send_letter"], "give KIND and JSON"),
         ([], "give KIND and JSON"),
-        (["transfer_funds", "{}", "--file", "x"], "from its lines"),
+        (["send_letter", "{}", "--file", "x"], "from its lines"),
         (["--file", "nowhere.jsonl"], "cannot read nowhere.jsonl"),
         (["--file", "-"], "--batch NAME"),
         (["--file", "same", "--rejects", "same"], "overwrite"),
@@ -113,21 +107,20 @@ async def test_waiting_prints_the_answer_and_a_refusal_fails(
     run, count, redis, database_url, redis_url
 ):
     async with running_worker(database_url, redis_url):
-        refused = await run("transfer_funds", json.dumps(PAYLOAD), "--wait")
-        name = f"u{uuid.uuid4().hex[:8]}"
-        user = {"username": name, "email": f"{name}@example.org", "currencies": ["EUR"]}
-        created = await run("create_user", json.dumps(user), "--wait")
+        refused = await run("send_letter", '{"address": "nowhere"}', "--wait")
+        sent = await run("send_letter", json.dumps(PAYLOAD), "--wait")
 
     assert json.loads(refused.stdout.splitlines()[1]) == {
-        "rejected": {"code": "unknown_account", "message": ""}
+        "rejected": {"code": "unknown_address", "message": "nobody lives there"}
     }
     assert refused.exit_code == 1
-    assert json.loads(created.stdout.splitlines()[1])["accounts"].keys() == {"EUR"}
-    assert created.exit_code == 0
+    job_id, answer = sent.stdout.splitlines()
+    assert json.loads(answer) == {"letter_id": job_id}
+    assert sent.exit_code == 0
 
 
 async def test_a_file_twice_enqueues_nothing_new(run, count, file, redis):
-    path = file(a_line(), a_line(), a_line("2.00"), "", a_line("3.00", key="mine"))
+    path = file(a_line(), a_line(), a_line(2), "", a_line(3, key="mine"))
     first = await run("--file", path)
     again = await run("--file", path)
 
@@ -143,10 +136,10 @@ async def test_bad_lines_are_told_with_their_numbers_and_the_others_get_in(
     path = file(
         a_line(),
         "{broken",
-        a_line("2.00"),
+        a_line(2),
         a_line(kind="nope"),
-        a_line("3.00", key="k"),
-        a_line("4.00", key="k"),
+        a_line(3, key="k"),
+        a_line(4, key="k"),
     )
     answer = await run("--file", path, "--rejects", tmp_path / "rejects.jsonl")
     rejects = [json.loads(line) for line in (tmp_path / "rejects.jsonl").read_text().splitlines()]
@@ -162,8 +155,8 @@ async def test_bad_lines_are_told_with_their_numbers_and_the_others_get_in(
 
 
 async def test_a_corrected_file_adds_only_what_was_corrected(run, count, file):
-    await run("--file", file(a_line(), "{broken", a_line("2.00")))
-    answer = await run("--file", file(a_line("2.00"), a_line("5.00"), a_line()))
+    await run("--file", file(a_line(), "{broken", a_line(2)))
+    answer = await run("--file", file(a_line(2), a_line(5), a_line()))
 
     assert answer.stdout == "3 lines: 1 enqueued, 2 were there already, 0 bad\n"
 
@@ -184,13 +177,15 @@ async def test_only_so_many_bad_lines_are_shown(run, count, file):
 
 
 async def test_a_pipe_is_read_as_well(run, count):
-    answer = await run("--file", "-", "--batch", "b", stdin=f"{a_line()}\n{a_line('2.00')}")
+    answer = await run("--file", "-", "--batch", "b", stdin=f"{a_line()}\n{a_line(2)}")
 
     assert answer.stdout == "2 lines: 2 enqueued, 0 were there already, 0 bad\n"
 
 
 async def test_more_lines_than_a_batch_all_get_in(run, count, file):
-    path = file(*(a_line(f"{n}.00") for n in range(1, loading.BATCH_LINES_MAX * 2 + 2)))
+    path = file(
+        *(a_line(address=f"{n} High Street") for n in range(1, loading.BATCH_LINES_MAX * 2 + 2))
+    )
     answer = await run("--file", path)
 
     assert answer.stdout == "2,001 lines: 2,001 enqueued, 0 were there already, 0 bad\n"
@@ -198,12 +193,11 @@ async def test_more_lines_than_a_batch_all_get_in(run, count, file):
 
 
 async def test_personal_payloads_are_rung_by_id_alone(run, count, redis):
-    user = {"username": "ann", "email": "ann@example.org", "currencies": ["EUR"]}
-    line = json.dumps({"kind": "create_user", "payload": user})
+    line = json.dumps({"kind": "send_card", "payload": {"name": "Wilhelmina"}})
     await run("--file", "-", "--batch", "b", stdin=line)
     (job_id,) = await redis.zrange("arq:queue", 0, -1)
 
-    assert b"ann" not in await redis.get(b"arq:job:" + job_id)
+    assert b"Wilhelmina" not in await redis.get(b"arq:job:" + job_id)
 
 
 class Breaking:

@@ -14,7 +14,7 @@ from db.engine import create_engine, create_sessions
 from db.execution import ERRORS_KEPT_MAX, Failure, JobRef, Record
 from db.operations import REPLAYED, find_job, replay_these
 from jobs._wire import job_id_of
-from tests.bank.kit import balance_of, open_account
+from tests.letters import letters_at
 from worker.cli._options import UsageError
 from worker.cli.jobs import command
 
@@ -40,9 +40,7 @@ class JobsCommand:
     def run(self, *arguments, **options):
         return CliRunner().invoke(command.app, list(map(str, arguments)), **options)
 
-    def add(
-        self, *, kind="transfer_funds", payload=None, state="queued", error=None, redis_id=None
-    ):
+    def add(self, *, kind="send_letter", payload=None, state="queued", error=None, redis_id=None):
         """Store one job, a dead one by way of an error."""
         made = job_id_of(redis_id) if redis_id else uuid.uuid4()
         delivered = JobRef(
@@ -76,7 +74,7 @@ class JobsCommand:
 
 
 @pytest.fixture
-def jobs_command(new_database_url, servers, monkeypatch):
+def jobs_command(letters, new_database_url, servers, monkeypatch):
     monkeypatch.setenv("DATABASE_URL", new_database_url)
     monkeypatch.setenv("REDIS_URL", servers[1])
     monkeypatch.setenv("COLUMNS", "200")
@@ -98,7 +96,7 @@ def listed(result):
 
 def test_a_list_is_filtered_by_state_kind_time_and_error(jobs_command):
     dead = jobs_command.add(state="dead", error=Failure("DeadlockDetectedError", "x", "40P01"))
-    queued = jobs_command.add(kind="create_user")
+    queued = jobs_command.add(kind="send_card")
     jobs_command.add(state="completed")
 
     def ids(*arguments):
@@ -106,7 +104,7 @@ def test_a_list_is_filtered_by_state_kind_time_and_error(jobs_command):
 
     assert len(ids()) == 3
     assert ids("--state", "dead") == {str(dead)}
-    assert ids("--kind", "create_user") == {str(queued)}
+    assert ids("--kind", "send_card") == {str(queued)}
     assert ids("--error", "40P01") == ids("--error", "DeadlockDetectedError") == {str(dead)}
     assert ids("--since", "1h") == ids()
     assert ids("--since", "2999-01-01T00:00") == set()
@@ -205,8 +203,8 @@ def test_only_dead_jobs_run_again(jobs_command):
 
 def test_many_dead_jobs_run_again_by_a_filter_and_only_after_a_yes(jobs_command):
     dead = [jobs_command.add(state="dead") for _ in range(3)]
-    other = jobs_command.add(state="dead", kind="create_user")
-    arguments = ("retry", "--kind", "transfer_funds")
+    other = jobs_command.add(state="dead", kind="send_card")
+    arguments = ("retry", "--kind", "send_letter")
 
     refused = jobs_command.run(*arguments, input="n\n")
     assert refused.exit_code == 1
@@ -257,30 +255,18 @@ def test_the_errors_that_are_kept_stay_bounded(jobs_command):
     assert len(jobs_command.find(dead).errors) == ERRORS_KEPT_MAX
 
 
-def transfer_job(jobs_command, amount, **options):
-    async def accounts(sessions):
-        return await open_account(sessions, balance="10.00"), await open_account(sessions)
-
-    payer, payee = jobs_command.do(accounts)
-    payload = {
-        "from_account": str(payer),
-        "to_account": str(payee),
-        "amount": amount,
-        "currency": "EUR",
-    }
-    return jobs_command.add(state="dead", payload=payload, **options), payee
-
-
-@pytest.mark.parametrize(("amount", "outcome"), [("1.00", "completed"), ("99.00", "rejected")])
-def test_a_dry_run_shows_the_outcome_and_changes_nothing(jobs_command, amount, outcome):
-    dead, payee = transfer_job(jobs_command, amount)
+@pytest.mark.parametrize(
+    ("address", "outcome"), [("12 High Street", "completed"), ("nowhere", "rejected")]
+)
+def test_a_dry_run_shows_the_outcome_and_changes_nothing(jobs_command, address, outcome):
+    dead = jobs_command.add(state="dead", payload={"address": address})
 
     result = jobs_command.run("retry", dead, "--dry-run")
 
     assert result.exit_code == 0, result.output
     assert f"would be {outcome}" in result.stdout
     assert jobs_command.find(dead).state == "dead"
-    assert jobs_command.do(lambda sessions: balance_of(sessions, payee)) == 0
+    assert jobs_command.do(lambda sessions: letters_at(sessions, address)) == []
 
 
 def test_a_dry_run_of_what_would_fail_again_says_how(jobs_command):
@@ -294,22 +280,10 @@ def test_a_dry_run_of_what_would_fail_again_says_how(jobs_command):
     assert "unknown kind" in result.stdout
 
 
-def test_a_dry_run_of_a_report_publishes_nothing(jobs_command, tmp_path, monkeypatch):
-    monkeypatch.setenv("TELLER_REPORTS_URL", tmp_path.as_uri())
-    dead = jobs_command.add(
-        state="dead", kind="build_report", payload={"report": "trial_balance", "format": "csv"}
-    )
-
-    result = jobs_command.run("retry", dead, "--dry-run")
-
-    assert "would be completed" in result.stdout or "would be snoozed" in result.stdout
-    assert list(tmp_path.rglob("*")) == []
-
-
 def test_a_dry_run_by_filter_takes_all_of_them(jobs_command):
-    dead = [transfer_job(jobs_command, "1.00")[0] for _ in range(2)]
+    dead = [jobs_command.add(state="dead", payload={"address": "here"}) for _ in range(2)]
 
-    result = jobs_command.run("retry", "--kind", "transfer_funds", "--dry-run")
+    result = jobs_command.run("retry", "--kind", "send_letter", "--dry-run")
 
     assert {line.split()[0] for line in result.stdout.splitlines()} == set(map(str, dead))
 

@@ -12,15 +12,16 @@ from worker.cli.enqueue.keys import Keys
 from worker.cli.enqueue.lines import LINE_BYTES_MAX, BadLine, JobLine, Line, parse_line, read_lines
 
 PAYLOAD = {
-    "from_account": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
-    "to_account": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a12",
-    "amount": "1.00",
-    "currency": "EUR",
+    "address": "12 High Street",
+    "pages": 2,
+    "reference": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
 }
+
+pytestmark = pytest.mark.usefixtures("letters")
 
 
 def a_line(number=1, **changes):
-    shape = {"kind": "transfer_funds", "payload": PAYLOAD} | changes
+    shape = {"kind": "send_letter", "payload": PAYLOAD} | changes
     return Line(number, json.dumps(shape).encode(), 0)
 
 
@@ -80,12 +81,12 @@ def test_no_byte_is_lost_or_counted_twice(texts):
         (b"\xff", "not JSON"),
         (b"[]", "not an object"),
         (b"{}", "kind: Field required"),
-        (b'{"kind": "transfer_funds", "payload": []}', "payload: Input should be a valid dict"),
-        (b'{"kind": "transfer_funds", "payload": {}, "when": 1}', "when: Extra inputs"),
-        (b'{"kind": "transfer_funds", "payload": {"amount": 5}}', "never a number"),
-        (b'{"kind": "transfer_funds", "payload": {}, "key": ""}', "key: String should have"),
-        (b'{"kind": "transfer_funds", "payload": {}, "run_at": "2030-01-01"}', "run_at"),
-        (b'{"kind": "transfer_funds", "payload": {}, "run_at": "0001-01-01T00:00+01:00"}', "1970"),
+        (b'{"kind": "send_letter", "payload": []}', "payload: Input should be a valid dict"),
+        (b'{"kind": "send_letter", "payload": {}, "when": 1}', "when: Extra inputs"),
+        (b'{"kind": "send_letter", "payload": {"pages": "5"}}', "pages: Input should be"),
+        (b'{"kind": "send_letter", "payload": {}, "key": ""}', "key: String should have"),
+        (b'{"kind": "send_letter", "payload": {}, "run_at": "2030-01-01"}', "run_at"),
+        (b'{"kind": "send_letter", "payload": {}, "run_at": "0001-01-01T00:00+01:00"}', "1970"),
         (b'{"kind": "nope", "payload": {"a": NaN}}', "not JSON"),
         (b'{"kind": "nope", "payload": {"a": 1e999}}', "not JSON compliant"),
     ],
@@ -103,7 +104,7 @@ def test_a_blank_line_is_nothing(keys):
 
 
 def test_a_reason_does_not_quote_the_payload(keys):
-    bad = parse_line(a_line(payload={**PAYLOAD, "currency": "sesame"}), keys)
+    bad = parse_line(a_line(payload={**PAYLOAD, "pages": "sesame"}), keys)
 
     assert isinstance(bad, BadLine)
     assert "sesame" not in bad.reason
@@ -131,7 +132,7 @@ def test_equal_lines_are_counted_and_the_same_again_in_the_next_run():
 
 def test_neither_position_nor_spelling_changes_a_key(keys):
     spelled = (
-        json.dumps({"payload": dict(reversed(PAYLOAD.items())), "kind": "transfer_funds"}, indent=1)
+        json.dumps({"payload": dict(reversed(PAYLOAD.items())), "kind": "send_letter"}, indent=1)
         .replace("a0eebc99", "A0EEBC99")
         .replace("\n", " ")
     )

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from db.engine import create_sessions
-from tests.bank.kit import balance_of, open_account
+from tests.letters import letters_at
 from worker.app import create_worker
 from worker.dev.servers import ValkeyServer
 from worker.settings import Settings
@@ -23,7 +23,7 @@ def valkey(tmp_path):
 
 
 @pytest.fixture
-def settings(database_url, valkey, monkeypatch):
+def settings(letters, database_url, valkey, monkeypatch):
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("REDIS_URL", valkey.url)
     monkeypatch.setenv("TELLER_CONCURRENCY", "4")
@@ -53,16 +53,15 @@ async def wait_for_event(emitted, name):
         await emitted.setdefault(name, asyncio.Event()).wait()
 
 
-async def accept_transfer(sessions, payer, payee, amount="1.00"):
+async def accept_letter(sessions, address="12 High Street"):
     """Accept a job by SQL alone: nothing is sent to Redis."""
     async with sessions() as session, session.begin():
         return await session.scalar(
             text(
-                "SELECT enqueue_job('transfer_funds', jsonb_build_object('from_account', "
-                "CAST(:payer AS text), 'to_account', CAST(:payee AS text), "
-                "'amount', CAST(:amount AS text), 'currency', 'EUR'))"
+                "SELECT enqueue_job('send_letter', "
+                "jsonb_build_object('address', CAST(:address AS text)))"
             ),
-            {"payer": str(payer), "payee": str(payee), "amount": amount},
+            {"address": address},
         )
 
 
@@ -81,49 +80,46 @@ async def finished(sessions, ids):
 
 async def test_jobs_are_claimed_from_postgresql_until_redis_answers_again(settings, engine, valkey):
     sessions = create_sessions(engine)
-    payer, payee = await open_account(sessions, balance="100.00"), await open_account(sessions)
 
     async with running(settings) as emitted:
         await asyncio.to_thread(valkey.kill)
         await wait_for_event(emitted, "redis.lost")
-        ids = [await accept_transfer(sessions, payer, payee) for _ in range(20)]
+        ids = [await accept_letter(sessions, "on the way") for _ in range(20)]
         await finished(sessions, ids)
-        assert await balance_of(sessions, payee) == 2_000
+        assert sorted(await letters_at(sessions, "on the way")) == sorted(ids)
 
         await asyncio.to_thread(valkey.start)
         await wait_for_event(emitted, "redis.back")
-        more = [await accept_transfer(sessions, payer, payee) for _ in range(5)]
+        more = [await accept_letter(sessions, "on the way") for _ in range(5)]
         await finished(sessions, more)
-        assert await balance_of(sessions, payee) == 2_500
+        assert sorted(await letters_at(sessions, "on the way")) == sorted(ids + more)
 
 
 async def test_a_frozen_redis_is_as_good_as_none(settings, engine, valkey):
     sessions = create_sessions(engine)
-    payer, payee = await open_account(sessions, balance="100.00"), await open_account(sessions)
 
     async with running(settings) as emitted:
         valkey.pause()
         try:
-            ids = [await accept_transfer(sessions, payer, payee) for _ in range(5)]
+            ids = [await accept_letter(sessions, "frozen") for _ in range(5)]
             await finished(sessions, ids)
         finally:
             valkey.resume()
         await wait_for_event(emitted, "redis.back")
 
-    assert await balance_of(sessions, payee) == 500
+    assert sorted(await letters_at(sessions, "frozen")) == sorted(ids)
 
 
 async def test_a_row_that_another_worker_holds_is_left_to_it(settings, engine, valkey):
     sessions = create_sessions(engine)
-    payer, payee = await open_account(sessions, balance="100.00"), await open_account(sessions)
     await asyncio.to_thread(valkey.kill)
-    held = await accept_transfer(sessions, payer, payee)
+    held = await accept_letter(sessions)
 
     async with sessions() as session:
         await session.execute(text("SELECT FROM jobs WHERE id = :id FOR UPDATE"), {"id": held})
         async with running(settings) as emitted:
             await wait_for_event(emitted, "redis.lost")
-            free = await accept_transfer(sessions, payer, payee)
+            free = await accept_letter(sessions)
             await finished(sessions, [free])
             state = await session.scalar(
                 text("SELECT state FROM jobs WHERE id = :id"), {"id": held}
@@ -135,14 +131,13 @@ async def test_a_row_that_another_worker_holds_is_left_to_it(settings, engine, v
 
 async def test_a_worker_starts_without_redis(settings, engine, valkey):
     sessions = create_sessions(engine)
-    payer, payee = await open_account(sessions, balance="100.00"), await open_account(sessions)
     await asyncio.to_thread(valkey.kill)
-    job_id = await accept_transfer(sessions, payer, payee)
+    job_id = await accept_letter(sessions, "without Redis")
 
     async with running(settings):
         await finished(sessions, [job_id])
 
-    assert await balance_of(sessions, payee) == 100
+    assert await letters_at(sessions, "without Redis") == [job_id]
 
 
 async def test_an_abort_cancels_the_job_in_postgresql(settings, engine, valkey):
@@ -152,20 +147,14 @@ async def test_an_abort_cancels_the_job_in_postgresql(settings, engine, valkey):
     from worker.execution import serializer as wire
 
     sessions = create_sessions(engine)
-    payer, payee = await open_account(sessions, balance="100.00"), await open_account(sessions)
     pool = await create_pool(
         RedisSettings.from_dsn(valkey.url),
         job_serializer=wire.serialize,
         job_deserializer=wire.deserialize,
     )
-    job_id = await accept_transfer(sessions, payer, payee)
-    payload = {
-        "from_account": str(payer),
-        "to_account": str(payee),
-        "amount": "1.00",
-        "currency": "EUR",
-    }
-    await pool.enqueue_job("transfer_funds", payload, _job_id=str(job_id), _defer_by=3600)
+    job_id = await accept_letter(sessions, "aborted")
+    payload = {"address": "aborted"}
+    await pool.enqueue_job("send_letter", payload, _job_id=str(job_id), _defer_by=3600)
     await pool.zadd("arq:abort", {str(job_id): 9_999_999_999_999})
     await pool.zadd("arq:queue", {str(job_id): 1})
 
@@ -177,5 +166,5 @@ async def test_an_abort_cancels_the_job_in_postgresql(settings, engine, valkey):
             text("SELECT state FROM jobs WHERE id = :id"), {"id": uuid.UUID(str(job_id))}
         )
     assert state == "cancelled"
-    assert await balance_of(sessions, payee) == 0
+    assert await letters_at(sessions, "aborted") == []
     await pool.aclose()

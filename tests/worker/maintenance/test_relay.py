@@ -14,14 +14,14 @@ QUEUE = "arq:queue"
 
 
 @pytest.fixture
-async def relay(sessions, redis):
+async def relay(letters, sessions, redis):
     async with sessions() as session, session.begin():
         await session.execute(text("DELETE FROM jobs"))
     return Relay(sessions, redis, QUEUE, Events())
 
 
 async def accept(
-    sessions, count=1, *, age=timedelta(seconds=10), due=timedelta(), kind="transfer_funds"
+    sessions, count=1, *, age=timedelta(seconds=10), due=timedelta(), kind="send_letter"
 ):
     """Insert queued jobs as clients left them `age` ago."""
     async with sessions() as session, session.begin():
@@ -45,7 +45,7 @@ async def test_a_job_that_its_client_did_not_send_is_sent(relay, sessions, redis
 
     assert (sent.jobs, sent.rebuilt) == (1, False)
     assert await redis.zscore(QUEUE, job_id) is not None
-    assert orjson.loads(await redis.get(f"arq:job:{job_id}"))["f"] == "transfer_funds"
+    assert orjson.loads(await redis.get(f"arq:job:{job_id}"))["f"] == "send_letter"
 
 
 async def test_a_client_has_a_moment_to_send_its_job_itself(relay, sessions):
@@ -71,7 +71,7 @@ async def test_a_job_whose_time_is_far_off_is_not_sent_yet(relay, sessions):
 
 async def test_personal_data_does_not_go_through_the_queue(relay, sessions, redis):
     await relay.round()
-    (job_id,) = await accept(sessions, kind="create_user")
+    (job_id,) = await accept(sessions, kind="send_card")
 
     await relay.round()
 

@@ -27,7 +27,7 @@ async def accept(sessions):
         await session.execute(
             text(
                 "INSERT INTO jobs (id, kind, payload, enqueued_at) VALUES "
-                "(:id, 'transfer_funds', '{}', clock_timestamp() - interval '10 seconds')"
+                "(:id, 'send_letter', '{}', clock_timestamp() - interval '10 seconds')"
             ),
             {"id": made},
         )
@@ -52,7 +52,7 @@ async def fill(sessions, count):
         await session.execute(
             text(
                 "INSERT INTO jobs (kind, payload) "
-                "SELECT 'transfer_funds', '{}' FROM generate_series(1, :count)"
+                "SELECT 'send_letter', '{}' FROM generate_series(1, :count)"
             ),
             {"count": count},
         )

@@ -11,7 +11,7 @@ from worker.monitoring.backlog import BacklogMonitor
 from worker.monitoring.heartbeat import INTERVAL_S, SILENCE_MAX, Heartbeat, code_version
 from worker.monitoring.state import WorkerState
 
-KINDS = ["transfer_funds", "create_user"]
+KINDS = ["send_letter", "send_card"]
 
 
 class Redis:
@@ -68,7 +68,7 @@ async def test_a_beat_is_one_row_with_version_and_kinds(heartbeat, sessions, sta
     [seen] = await fleet(sessions)
     assert (seen.id, seen.kinds, seen.version) == (
         heartbeat.worker_id,
-        ["create_user", "transfer_funds"],
+        ["send_card", "send_letter"],
         code_version(),
     )
     assert (seen.state, seen.mode, seen.jobs_running, seen.works) == ("running", "normal", 3, True)

@@ -4,7 +4,6 @@ import asyncio
 import io
 import json
 import logging
-import uuid
 from contextlib import suppress
 from datetime import datetime
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ from arq.connections import RedisSettings
 from arq.worker import Worker, get_kwargs
 from sqlalchemy import text
 
-from db.bank.users import Users
+from tests.letters import file
 from tests.worker.running import running_worker
 from worker.app import Options
 from worker.execution import serializer as wire
@@ -24,49 +23,45 @@ from worker.monitoring import logs
 from worker.monitoring.events import EVENTS
 from worker.settings import Settings
 
-NAME = "Wilhelmina-Quux"
-EMAIL = "wilhelmina.quux@example.com"
+ADDRESS = "Wilhelmina-Quux, quux@example.com"
 SECRETS = ("wilhelmina", "quux", "example.com", "swordfish")
 WAIT_S = 30
 
 
 def payload_of(**changes):
-    return {"username": NAME, "email": EMAIL, "currencies": ["EUR"]} | changes
+    return {"address": ADDRESS} | changes
 
 
-async def quoting(self, *, username, email):
-    raise RuntimeError(f"cannot create {username} <{email}>")
+async def quoting(_ctx, letter):
+    raise RuntimeError(f"cannot send to {letter.address}")
 
 
-async def violating(self, *, username, email):
-    """Run into a constraint, whose DETAIL quotes the row."""
-    insert = text("""
-        INSERT INTO users (username, username_key, email, email_key)
-        VALUES (:username, :username, :email, :email)""")
-    for _ in range(2):
-        await self._session.execute(insert, {"username": username, "email": email})
+async def violating(ctx, letter):
+    """Break a rule of the table: PostgreSQL's DETAIL quotes the row."""
+    connection = await ctx.store.session.connection()
+    await connection.exec_driver_sql(file.INSERT, (ctx.job_id, letter.address, 99))
 
 
-async def misusing(self, *, username, email):
+async def misusing(ctx, letter):
     """Send a statement that PostgreSQL quotes back."""
-    await self._session.execute(text(f"SELECT 1 FROM \"{username}\" WHERE '{email}' = 1"))
+    await ctx.store.session.execute(text(f"SELECT 1 FROM \"{letter.address}\" WHERE '1' = 1"))
 
 
 FAILURES = {
     "a handler that quotes": (quoting, payload_of(), {}),
     "a violated constraint": (violating, payload_of(), {}),
     "a statement that is wrong": (misusing, payload_of(), {}),
-    "an address that is none": (None, payload_of(email="swordfish@"), {}),
+    "an address that is none": (None, payload_of(address="swordfish, nowhere"), {}),
     "a field too many": (None, payload_of(password="swordfish"), {}),
-    "a field of another type": (None, payload_of(currencies="swordfish"), {}),
+    "a field of another type": (None, payload_of(pages="swordfish"), {}),
     "an argument by name": (None, payload_of(), {"password": "swordfish"}),
-    "a payload that is too large": (None, payload_of(username="swordfish" * 20_000), {}),
-    "a character that jsonb refuses": (None, payload_of(username="quux\x00"), {}),
+    "a payload that is too large": (None, payload_of(address="swordfish" * 20_000), {}),
+    "a character that jsonb refuses": (None, payload_of(address="quux\x00"), {}),
 }
 
 
 @pytest.fixture
-async def client(redis, redis_url, sessions):
+async def client(letters, redis, redis_url, sessions):
     async with sessions() as session, session.begin():
         await session.execute(text("DELETE FROM jobs"))
     pool = await create_pool(
@@ -108,18 +103,18 @@ async def settled(sessions, count):
             await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize(("create", "payload", "named"), FAILURES.values(), ids=list(FAILURES))
+@pytest.mark.parametrize(("post", "payload", "named"), FAILURES.values(), ids=list(FAILURES))
 async def test_a_failing_job_leaves_nothing_private_in_our_loops_logs(
-    client, sessions, database_url, redis_url, logged, monkeypatch, create, payload, named
+    client, sessions, database_url, redis_url, logged, monkeypatch, post, payload, named
 ):
-    if create is not None:
-        monkeypatch.setattr(Users, "create", create)
+    if post is not None:
+        monkeypatch.setattr(file, "post", post)
     async with running_worker(database_url, redis_url):
-        await client.enqueue_job("create_user", payload, **named)
+        await client.enqueue_job("send_letter", payload, **named)
         await settled(sessions, 1)
 
     text_logged = logged()
-    assert "create_user" in text_logged
+    assert "send_letter" in text_logged
     assert '"event":"worker.started"' in text_logged
     assert [secret for secret in SECRETS if secret in text_logged.lower()] == []
 
@@ -129,10 +124,10 @@ async def test_nor_in_the_logs_of_arqs_own_loop(
 ):
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("REDIS_URL", redis_url)
-    monkeypatch.setattr(Users, "create", quoting)
+    monkeypatch.setattr(file, "post", quoting)
     for _, payload, named in FAILURES.values():
-        await client.enqueue_job("create_user", payload, **named)
-    await client.enqueue_job("create_usr", payload_of())
+        await client.enqueue_job("send_letter", payload, **named)
+    await client.enqueue_job("send_lettr", payload_of())
     options: dict[str, Any] = get_kwargs(Options(Settings()))  # type: ignore[arg-type]  # reads vars
     worker = Worker(**options | {"handle_signals": False, "poll_delay": 0.01})
     running = asyncio.create_task(worker.async_run())
@@ -147,7 +142,7 @@ async def test_nor_in_the_logs_of_arqs_own_loop(
         await worker.close()
 
     text_logged = logged()
-    assert "create_user" in text_logged
+    assert "send_letter" in text_logged
     assert [secret for secret in SECRETS if secret in text_logged.lower()] == []
 
 
@@ -155,10 +150,7 @@ async def test_a_line_is_one_event_of_the_table_in_json(
     client, sessions, database_url, redis_url, printed
 ):
     async with running_worker(database_url, redis_url):
-        name = uuid.uuid4().hex
-        await client.enqueue_job(
-            "create_user", payload_of(username=name, email=f"{name}@example.org")
-        )
+        await client.enqueue_job("send_letter", payload_of())
         await settled(sessions, 1)
 
     lines = [json.loads(line) for line in printed.getvalue().splitlines() if line.startswith("{")]

@@ -19,7 +19,7 @@ DASHBOARD = PROJECT / "deploy/grafana/dashboard.json"
 
 FIELDS = {
     "job_id": "7b0b2f6e-0000-7000-8000-000000000001",
-    "kind": "transfer_funds",
+    "kind": "send_letter",
     "try_number": 2,
     "run_s": 0.02,
     "wait_s": 0.5,
@@ -89,7 +89,7 @@ teller_workers
 
 @pytest.fixture
 def metrics():
-    return sample_metrics("transfer_funds")
+    return sample_metrics("send_letter")
 
 
 def emit(metrics, name, **changes):
@@ -142,7 +142,7 @@ def test_a_finished_job_is_counted_and_its_times_observed(metrics):
     emit(metrics, "job.finished", state="rejected")
     emit(metrics, "job.dead")
 
-    kind = {"kind": "transfer_funds"}
+    kind = {"kind": "send_letter"}
     for outcome in ("completed", "rejected", "dead"):
         assert value(metrics, "teller_jobs_finished_total", outcome=outcome, **kind) == 1
     assert value(metrics, "teller_jobs_queue_wait_seconds_sum", **kind) == 1.0
@@ -157,7 +157,7 @@ def test_duplicates_retries_by_sqlstate_and_late_schedules_have_their_own_counts
     emit(metrics, "schedule.missed")
     emit(metrics, "relay.sent")
 
-    kind = {"kind": "transfer_funds"}
+    kind = {"kind": "send_letter"}
     assert value(metrics, "teller_jobs_duplicates_absorbed_total", **kind) == 1
     retried = "teller_jobs_retried_total"
     assert value(metrics, retried, reason="conflict", sqlstate="40P01", via="in_place", **kind) == 1
