@@ -79,7 +79,8 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
         self.is_owned = False
         """Whether the transaction is a job's, so that nobody else may begin or end one."""
         self.is_silent = False
-        """Whether it was given up because the server did not answer a ROLLBACK."""
+        """Whether it was given up because the server answered no ROLLBACK and no farewell; after a
+        cancel, SQLAlchemy says farewell at once."""
         _keep_alive(self._transport)
 
     # What a job may, and for how long.
@@ -239,6 +240,7 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
         try:
             await super().close(timeout=CLOSE_TIMEOUT_S if timeout is None else timeout)
         except TimeoutError:
+            self.is_silent = True
             self.terminate()
 
 
