@@ -1,8 +1,13 @@
-"""What is still to be sent to the queue: the relay's queries."""
+"""The relay's queries: which jobs Redis may not have, and what it has been sent.
+
+Every condition goes by `now()` and not by the volatile clock, so that an index bounds the scan. A
+row that is leased (`leased_by`, with the end of the lease in `run_at`) is a job that runs from the
+record; it is left alone until the lease is over.
+"""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from sqlalchemy import text
@@ -13,6 +18,16 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
 BEGINNING: Final = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
+"""The position before every job."""
+
+SWEEP_LOCK_ID: Final = 7_311_200_001
+"""The advisory lock of the one relay that sweeps this database."""
+
+SENT_WHOLE_BYTES_MAX: Final = 4_096
+"""A larger payload is not sent: the job goes by its id alone, so that a batch has a bounded size.
+
+The worker then reads the payload in the job's row.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,57 +37,78 @@ class Unsent:
     id: UUID
     redis_id: str | None
     kind: str
-    payload: Any
+    payload_json: str | None
+    """The text of the payload as PostgreSQL writes it; None where it is too large to be sent."""
     run_at: datetime
     enqueued_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Runnable:
-    """A job that is due."""
+UNSENT_COLUMNS: Final = f"""jobs.id, jobs.redis_id, jobs.kind,
+    CASE WHEN octet_length(jobs.payload::text) <= {SENT_WHOLE_BYTES_MAX}
+         THEN jobs.payload::text END,
+    jobs.run_at, jobs.enqueued_at"""
+"""What an `Unsent` is read from."""
 
-    id: UUID
-    redis_id: str | None
-    kind: str
-    attempts: int
+# Ends with the transaction: behind a pooler, one of the session would stay for ever.
+TRY_TO_LEAD = text("SELECT pg_try_advisory_xact_lock(:id)")
 
-    @property
-    def delivery_id(self) -> str:
-        """The id under which workers know the job."""
-        return self.redis_id or str(self.id)
-
-
-_COLUMNS = "id, redis_id, kind, payload, run_at, enqueued_at"
-
-# SKIP LOCKED: several relays share the work; a job that runs from the record holds its own row.
+# SKIP LOCKED: a job that is about to end holds its own row. What was sent long ago is found by the
+# later of its two times, so that a job whose time is far off is not read again and again.
 TAKE_UNSENT = text(f"""
-    WITH unsent AS (
+    WITH fresh AS (
         SELECT id FROM jobs
-        WHERE state = 'queued' AND run_at < clock_timestamp() + CAST(:ahead AS interval)
-          AND (CASE WHEN dispatched_at IS NULL
-                    THEN enqueued_at < clock_timestamp() - CAST(:grace AS interval)
-                    ELSE dispatched_at < clock_timestamp() - CAST(:resend_after AS interval) END)
+        WHERE state = 'queued' AND dispatched_at IS NULL
+          AND run_at < now() + CAST(:ahead AS interval)
+          AND enqueued_at < now() - CAST(:grace AS interval)
+          AND (leased_by IS NULL OR run_at <= now())
         ORDER BY run_at, id LIMIT :limit
         FOR UPDATE SKIP LOCKED
+    ), stale AS (
+        SELECT id FROM jobs
+        WHERE state = 'queued' AND dispatched_at IS NOT NULL
+          AND greatest(run_at, dispatched_at) < now() - CAST(:resend_after AS interval)
+        ORDER BY greatest(run_at, dispatched_at) LIMIT :limit
+        FOR UPDATE SKIP LOCKED
+    ), unsent AS (
+        SELECT id FROM fresh UNION ALL SELECT id FROM stale LIMIT :limit
     )
-    UPDATE jobs SET dispatched_at = clock_timestamp()
+    UPDATE jobs SET dispatched_at = now(), leased_by = NULL
     FROM unsent WHERE jobs.id = unsent.id
-    RETURNING {", ".join(f"jobs.{column}" for column in _COLUMNS.split(", "))}
+    RETURNING {UNSENT_COLUMNS}
 """)  # noqa: S608 - nothing but our own column names
 
 PAGE_OF_QUEUED = text(f"""
-    SELECT {_COLUMNS} FROM jobs
-    WHERE state = 'queued' AND run_at < clock_timestamp() + CAST(:ahead AS interval)
+    SELECT {UNSENT_COLUMNS} FROM jobs
+    WHERE state = 'queued' AND run_at < now() + CAST(:ahead AS interval)
       AND (run_at, id) > (:run_at, :id)
+      AND (leased_by IS NULL OR run_at <= now())
     ORDER BY run_at, id LIMIT :limit
 """)  # noqa: S608 - nothing but our own column names
 
-# Locked for this look alone: jobs that run elsewhere hold their rows, and are stepped over.
-PEEK_RUNNABLE = text("""
-    SELECT id, redis_id, kind, attempts FROM jobs
-    WHERE state = 'queued' AND run_at <= clock_timestamp()
-    ORDER BY run_at, id LIMIT :limit
-    FOR UPDATE SKIP LOCKED
+# A row that is locked, or was marked a moment ago, may be sent once more by a sweep: no harm.
+MARK_SENT = text("""
+    UPDATE jobs SET dispatched_at = now(), leased_by = NULL
+    FROM (
+        SELECT id FROM jobs
+        WHERE id = ANY(:ids) AND state = 'queued'
+          AND (dispatched_at IS NULL OR dispatched_at < now() - CAST(:fresh AS interval))
+          AND (leased_by IS NULL OR run_at <= now())
+        FOR UPDATE SKIP LOCKED
+    ) AS sent
+    WHERE jobs.id = sent.id
+""")
+
+FORGET_SENT = text("""
+    WITH later AS (
+        SELECT id FROM jobs
+        WHERE state = 'queued' AND dispatched_at IS NOT NULL
+          AND greatest(run_at, dispatched_at) >= now() + CAST(:ahead AS interval)
+        LIMIT :limit
+        FOR UPDATE SKIP LOCKED
+    ), forgotten AS (
+        UPDATE jobs SET dispatched_at = NULL FROM later WHERE jobs.id = later.id RETURNING 1
+    )
+    SELECT count(*) FROM forgotten
 """)
 
 
@@ -82,6 +118,10 @@ class Dispatch:
     def __init__(self, session: "AsyncSession") -> None:
         self._session = session
 
+    async def try_to_lead(self) -> bool:
+        """Become the one relay that sweeps until the transaction ends; False if another is it."""
+        return bool(await self._session.scalar(TRY_TO_LEAD, {"id": SWEEP_LOCK_ID}))
+
     async def take_unsent(
         self, limit: int, *, ahead: timedelta, grace: timedelta, resend_after: timedelta
     ) -> "Sequence[Unsent]":
@@ -90,8 +130,8 @@ class Dispatch:
         Args:
             limit: rows at most, all locked until the commit.
             ahead: how long before its time a job is sent.
-            grace: how long the client that accepted a job is left to ring for it itself.
-            resend_after: when a job that is still queued is sent again.
+            grace: how long the client that accepted a job is left to send it itself.
+            resend_after: when a job that was sent, and could have run since, is sent again.
         """
         bounds = {"limit": limit, "ahead": ahead, "grace": grace, "resend_after": resend_after}
         rows = await self._session.execute(TAKE_UNSENT, bounds)
@@ -105,7 +145,18 @@ class Dispatch:
         page = {"run_at": run_at, "id": job_id, "limit": limit, "ahead": ahead}
         return [Unsent(*row) for row in await self._session.execute(PAGE_OF_QUEUED, page)]
 
-    async def peek_runnable(self, limit: int) -> "Sequence[Runnable]":
-        """Return due jobs that nobody runs; the caller's transaction must end at once."""
-        rows = await self._session.execute(PEEK_RUNNABLE, {"limit": limit})
-        return [Runnable(*row) for row in rows]
+    async def mark_sent(self, ids: "Sequence[UUID]", *, fresh: timedelta) -> None:
+        """Note that Redis has these jobs, where that was not noted within the last `fresh`."""
+        await self._session.execute(MARK_SENT, {"ids": list(ids), "fresh": fresh})
+
+    async def forget_sent(self, limit: int, *, ahead: timedelta) -> int:
+        """Note that Redis no longer has the jobs that are due later than `ahead`.
+
+        So that they are sent when their time is near.
+
+        Returns:
+            How many there were; where it is `limit`, there may be more.
+        """
+        bounds = {"limit": limit, "ahead": ahead}
+        forgotten: int = await self._session.scalar(FORGET_SENT, bounds)
+        return forgotten

@@ -85,6 +85,23 @@ class JobRecord(Base):
             "id",
             postgresql_where=text("state = 'queued' AND dispatched_at IS NULL"),
         ),
+        Index(
+            "jobs_dispatched_idx",
+            text("greatest(run_at, dispatched_at)"),
+            postgresql_where=text("state = 'queued' AND dispatched_at IS NOT NULL"),
+        ),
+        Index(
+            "jobs_suspect_idx",
+            "run_at",
+            "id",
+            postgresql_where=text("state = 'queued' AND crashes > 0"),
+        ),
+        Index(
+            "jobs_blocked_idx",
+            "kind",
+            "blocked_by",
+            postgresql_where=text("state = 'queued' AND blocked_by IS NOT NULL"),
+        ),
         Index("jobs_dead_idx", "finished_at", "id", postgresql_where=text("state = 'dead'")),
         Index("jobs_purgeable_idx", "kind", "finished_at", postgresql_where=text(PURGEABLE)),
         {"postgresql_with": {"fillfactor": "80", "autovacuum_vacuum_scale_factor": "0.02"}},

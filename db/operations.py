@@ -11,7 +11,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import text
 
-from db.dispatch import Unsent
+from db.dispatch import UNSENT_COLUMNS, Unsent
 from db.execution import ERRORS_KEPT_MAX
 
 if TYPE_CHECKING:
@@ -113,17 +113,18 @@ WHOLE = text("""
 
 # The row is queued again, so it can be finalized again: by the new delivery or by a late one of the
 # dead job, whichever is first, and by no other.
-REPLAY: Final = """
+REPLAY: Final = f"""
     UPDATE jobs
     SET state = 'queued', attempts = 0, conflicts = 0, crashes = 0, blocked_since = NULL,
-        blocked_by = NULL, result = NULL, finished_at = NULL, dispatched_at = NULL,
+        blocked_by = NULL, leased_by = NULL, result = NULL, finished_at = NULL,
+        dispatched_at = NULL,
         run_at = clock_timestamp(),
         errors = CASE WHEN jsonb_array_length(errors) < :errors_max THEN errors ELSE errors - 0 END
           || jsonb_build_array(CAST(:note AS jsonb)
                || jsonb_build_object('try', attempts, 'at', clock_timestamp()))
-    WHERE id IN ({which}) AND state = 'dead'
-    RETURNING id, redis_id, kind, payload, run_at, enqueued_at
-"""
+    WHERE id IN ({{which}}) AND state = 'dead'
+    RETURNING {UNSENT_COLUMNS}
+"""  # noqa: S608 - nothing but our own column names
 
 # What dies again during a replay of many has a later end, and is not replayed a second time.
 REPLAY_BATCH = text(

@@ -73,7 +73,7 @@ def purge_statement(kept: str) -> "TextClause":
     return text(f"""
         WITH old AS (
           SELECT id FROM jobs
-          WHERE kind = :kind AND finished_at < clock_timestamp() - CAST(:kept_for AS interval)
+          WHERE kind = :kind AND finished_at < now() - CAST(:kept_for AS interval)
             AND ({PURGEABLE}) AND state <> 'dead' AND NOT ({kept})
           ORDER BY finished_at LIMIT :batch
           FOR UPDATE SKIP LOCKED

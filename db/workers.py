@@ -13,31 +13,44 @@ if TYPE_CHECKING:
 SHOWN_MAX: Final = 500
 COUNTED_MAX: Final = 100_000
 """Counts stop here: a number this large says all, and a larger one costs more to find."""
-UNSENT_LOOKED_AT_MAX: Final = 10_000
-"""How many of the oldest due jobs are looked at for one that was never sent."""
+BLOCKED_SHOWN_MAX: Final = 50
+"""Pairs of a kind and what blocks it."""
 
 # A job that runs is still `queued` in its row, so the age includes what runs.
 BACKLOG = text("""
     SELECT
       (SELECT count(*) FROM (
-         SELECT FROM jobs WHERE state = 'queued' AND run_at <= clock_timestamp() LIMIT :counted
+         SELECT FROM jobs WHERE state = 'queued' AND run_at <= now() LIMIT :counted
        ) AS due) AS runnable,
       (SELECT count(*) FROM (
-         SELECT FROM jobs WHERE state = 'queued' AND run_at > clock_timestamp() LIMIT :counted
+         SELECT FROM jobs WHERE state = 'queued' AND run_at > now() LIMIT :counted
        ) AS later) AS scheduled,
       (SELECT count(*) FROM (
          SELECT FROM jobs WHERE state = 'dead' LIMIT :counted
        ) AS dead) AS dead,
-      coalesce(extract(epoch FROM clock_timestamp() - (
+      coalesce(extract(epoch FROM now() - (
          SELECT run_at FROM jobs WHERE state = 'queued' ORDER BY run_at, id LIMIT 1
-       )), 0)::float8 AS oldest_s,
-      coalesce(extract(epoch FROM clock_timestamp() - (
-         SELECT min(greatest(run_at, enqueued_at)) FROM (
-           SELECT run_at, enqueued_at, dispatched_at FROM jobs
-           WHERE state = 'queued' AND run_at <= clock_timestamp()
-           ORDER BY run_at, id LIMIT :looked_at
-         ) AS due WHERE dispatched_at IS NULL
-       )), 0)::float8 AS unsent_s
+       )), 0)::float8 AS oldest_s
+""")
+
+# The job that is due first may have been accepted last, for a time that had passed.
+OLDEST_UNSENT = text("""
+    SELECT coalesce(extract(epoch FROM now() - min(greatest(run_at, enqueued_at))), 0)::float8
+    FROM (
+      SELECT run_at, enqueued_at FROM jobs
+      WHERE state = 'queued' AND dispatched_at IS NULL AND run_at <= now()
+      ORDER BY run_at, id LIMIT 100
+    ) AS unsent
+""")
+
+BLOCKED = text("""
+    SELECT kind, blocked_by, count(*),
+           extract(epoch FROM now() - min(blocked_since))::float8
+    FROM (
+      SELECT kind, blocked_by, blocked_since FROM jobs
+      WHERE state = 'queued' AND blocked_by IS NOT NULL LIMIT :counted
+    ) AS blocked
+    GROUP BY kind, blocked_by ORDER BY count(*) DESC, kind, blocked_by LIMIT :shown
 """)
 
 BEAT = text("""
@@ -119,6 +132,18 @@ class Workers:
 
 
 @dataclass(frozen=True, slots=True)
+class Blocked:
+    """Queued jobs of one kind that wait for something outside them."""
+
+    kind: str
+    cause: str
+    """`newer_worker`, or `environment:` and a SQLSTATE."""
+    jobs: int
+    since_s: float
+    """How long the first of them has waited, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Backlog:
     """What waits, counted up to `COUNTED_MAX`."""
 
@@ -128,16 +153,20 @@ class Backlog:
     oldest_runnable_age_s: float
     relay_lag_s: float
     """How long the oldest due job has waited to be sent to Redis."""
+    blocked: tuple[Blocked, ...] = ()
+    """The kinds with most blocked jobs, `BLOCKED_SHOWN_MAX` at most."""
 
 
 async def backlog(session: "AsyncSession") -> Backlog:
     """Return what waits now."""
-    bounds = {"counted": COUNTED_MAX, "looked_at": UNSENT_LOOKED_AT_MAX}
-    row = (await session.execute(BACKLOG, bounds)).one()
+    row = (await session.execute(BACKLOG, {"counted": COUNTED_MAX})).one()
+    unsent_s: float = await session.scalar(OLDEST_UNSENT)
+    blocked = await session.execute(BLOCKED, {"counted": COUNTED_MAX, "shown": BLOCKED_SHOWN_MAX})
     return Backlog(
         runnable=row.runnable,
         scheduled=row.scheduled,
         dead=row.dead,
         oldest_runnable_age_s=max(0.0, row.oldest_s),
-        relay_lag_s=max(0.0, row.unsent_s),
+        relay_lag_s=max(0.0, unsent_s),
+        blocked=tuple(Blocked(*one) for one in blocked),
     )

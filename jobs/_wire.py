@@ -123,11 +123,14 @@ def milliseconds(at: datetime) -> int:
 def queued_job(
     redis_id: str,
     kind: str,
-    payload_json: str,
+    payload_json: str | None,
     run_at: datetime | None,
     enqueued_at: datetime | None = None,
 ) -> QueuedJob:
-    """Return a job of PostgreSQL's as it is sent: by id alone if its payload may be personal."""
+    """Return a job of PostgreSQL's as it is sent: by id alone if its payload may be personal.
+
+    Or if `payload_json` is None, because it is too large to be sent along.
+    """
     return QueuedJob(
         id=redis_id,
         kind=kind,

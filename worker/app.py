@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 ENGINE = "teller_engine"
 EVENTS = "teller_events"
 DUTIES = "teller_duties"
+FALLBACK = "teller_fallback"
 HEALTH = "teller_health"
 SERVICES = "teller_services"
 
@@ -143,13 +144,17 @@ class Options:
             instrument=partial(_observe, health.state, tracing),
             progress_of=ProgressBoard(ctx["redis"]).of,
         )
+        relay = Relay(sessions, ctx["redis"], settings.queue_name, events)
         duties: list[Duty] = [
-            Relay(sessions, ctx["redis"], settings.queue_name, events),
+            relay,
             Scheduler(sessions, checked_schedules(kinds), events),
             *health.duties,
         ]
         if worker is not None:
-            duties.append(Fallback(worker, sessions, events))
+            fallback = Fallback(worker, sessions, events, lambda: relay.refused)
+            ctx[FALLBACK] = fallback
+            worker.on_job_start = fallback.guard
+            duties.append(fallback)
         ctx[DUTIES] = DutyRunner(duties, events)
         ctx[DUTIES].start()
         health.ready()
@@ -160,6 +165,9 @@ class Options:
         duties: DutyRunner | None = ctx.pop(DUTIES, None)
         if duties is not None:
             await duties.stop()
+        fallback: Fallback | None = ctx.pop(FALLBACK, None)
+        if fallback is not None:
+            await fallback.stop()
         health: Health | None = ctx.pop(HEALTH, None)
         if health is not None:
             await health.stop()

@@ -2,12 +2,17 @@
 
 A job can be missing there in three ways: the client could not send it, or it was enqueued by SQL
 alone; Redis was flushed or restarted; or a single entry was lost. A sweep of the rows finds the
-first and the last. A restart shows in Redis' own run id, and then every queued job is sent again.
-Sending may be repeated without harm, so any number of relays may run side by side.
+first and the last. A restart shows in Redis' own run id, and then the queue is rebuilt from the
+rows. Sending may be repeated without harm.
+
+One relay at a time sweeps, by an advisory lock in PostgreSQL. A rebuild goes in pages, each by
+whichever relay holds a mark in Redis. How far it got is kept beside the mark, so that it goes on
+where it was, however long it takes and whoever dies; and before each page its relay sweeps.
 """
 
 import asyncio
 import secrets
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,11 +20,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from pydantic_core import to_json
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from db.dispatch import BEGINNING, Dispatch, Unsent
-from jobs._wire import QueuedJob, put, queued_job
+from jobs._wire import BELL_SUFFIX, QueuedJob, put, queued_job
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -31,36 +35,69 @@ BATCH_MAX: Final = 500
 """Jobs in one sweep."""
 REBUILD_PAGE: Final = 2_000
 """Jobs in one page of a rebuild."""
+BATCH_MIN: Final = 10
+"""Jobs in a batch or a page on a line so slow that larger ones were not sent in time."""
 SWEEP_PAUSE_S: Final = 1.0
 AHEAD: Final = timedelta(minutes=1)
 """A job goes to Redis when it is due within this time; until then its row alone has it."""
 GRACE: Final = timedelta(seconds=1)
 """A client sends its job itself; it has this long before a sweep does."""
 RESEND_AFTER: Final = timedelta(minutes=10)
-"""A job that was sent and is still queued after this time is sent again."""
+"""A job that was sent, and is still queued so long after it could have run, is sent again."""
 SEND_TIMEOUT_S: Final = 2.0
 """A sweep locks its rows while it sends: a Redis that does not answer must not block their jobs."""
-REBUILD_MARK_S: Final = 10
-"""How long a rebuild may go without sending a page; then another relay takes over."""
+PAGE_TIMEOUT_S: Final = 10.0
+"""For sending one page of a rebuild, which locks nothing."""
+STEP_TIMEOUT_S: Final = 25.0
+REBUILD_MARK_S: Final = 30
+"""The mark of a relay that died in a page is gone after this time, and another goes on.
 
-# Only the relay that set the mark may extend it: two rebuilds at once would keep invalidating each
-# other. An extension to 0 seconds removes the mark.
-_EXTEND_MARK: Final = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then
-  return redis.call('EXPIRE', KEYS[1], ARGV[2])
-end
-return 0
+Longer than a step takes at most: who sends a page still holds the mark.
+"""
+POSITION_KEPT_S: Final = 24 * 3_600
+"""How long an unfinished rebuild that no relay goes on with is remembered."""
+REFUSED_MAX_S: Final = 3.0
+"""Where Redis takes no new jobs for this time, they are claimed from PostgreSQL."""
+WITHOUT_INFO: Final = "unknown"
+"""Stands for the run id of a Redis that does not tell it to this user.
+
+A flush then still shows, since it deletes the key that this is kept under.
 """
 
-# The run id is stored only while the mark is there: a Redis that was flushed during the rebuild has
-# lost the jobs that were sent first, and must be rebuilt again.
-_FINISH_REBUILD: Final = """
-if redis.call('GET', KEYS[2]) == ARGV[1] then
-  redis.call('SET', KEYS[1], ARGV[2])
-  redis.call('DEL', KEYS[2])
-  return 1
+# Returns the position of the rebuild for this run id, '' at its beginning; false, and nothing is
+# changed, where another relay holds the mark.
+_TAKE_MARK: Final = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then
+  return false
 end
-return 0
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+local run_id, position = unpack(redis.call('HMGET', KEYS[2], 'run_id', 'position'))
+return run_id == ARGV[3] and position or ''
+"""
+
+# The holder alone moves the position. Redis may have been flushed while a page was sent: then the
+# mark is gone, and the next round begins anew.
+_ADVANCE: Final = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return 0
+end
+redis.call('HSET', KEYS[2], 'run_id', ARGV[2], 'position', ARGV[3])
+redis.call('EXPIRE', KEYS[2], ARGV[4])
+return 1
+"""
+
+_FINISH_REBUILD: Final = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return 0
+end
+redis.call('SET', KEYS[3], ARGV[2])
+redis.call('DEL', KEYS[1], KEYS[2])
+return 1
+"""
+
+_RELEASE_MARK: Final = """
+return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0
 """
 
 
@@ -70,15 +107,46 @@ class Sent:
 
     jobs: int
     rebuilt: bool
-    """Whether every queued job was sent again."""
+    """Whether a rebuild ended: every job that is due soon was sent again."""
     pause_s: float
     """Until the next round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a sweep or a step of a rebuild did."""
+
+    jobs: int = 0
+    more: bool = False
+    """Whether there is more to do at once."""
+    finished: bool = False
+    """Whether a rebuild ended with it."""
+
+
+NOTHING: Final = Page()
+
+
+class BatchSize:
+    """How many jobs are sent at once: half as many each time that it took too long."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.jobs = most
+
+    def halve(self) -> None:
+        """Send fewer from now on."""
+        self.jobs = max(BATCH_MIN, self.jobs // 2)
+
+    def restore(self) -> None:
+        """Send more again."""
+        self.jobs = min(self._most, self.jobs * 2)
 
 
 class Relay:
     """One process's relay, a background duty."""
 
     name = "relay"
+    step_timeout_s = STEP_TIMEOUT_S
 
     def __init__(
         self,
@@ -91,90 +159,158 @@ class Relay:
         self._redis = redis
         self._queue_name = queue_name
         self._events = events
+        self._token = secrets.token_hex(8)
         self._run_id_key = f"{queue_name}:epoch"
-        self._rebuild_key = f"{queue_name}:rebuild"
+        self._mark_keys = (f"{queue_name}:rebuild", f"{queue_name}:rebuild:position")
+        self._batch = BatchSize(BATCH_MAX)
+        self._page_size = BatchSize(REBUILD_PAGE)
+        self._refused_at: float | None = None
+
+    @property
+    def refused(self) -> bool:
+        """Whether Redis has taken no new jobs for `REFUSED_MAX_S`, though it may answer."""
+        return self._refused_at is not None and time.monotonic() - self._refused_at >= REFUSED_MAX_S
 
     async def step(self) -> float:
         """Do one round and return the seconds until the next."""
-        sent = await self.round()
+        try:
+            if self._refused_at is not None:
+                await self._try_to_write()
+            sent = await self.round()
+        except (RedisError, TimeoutError):
+            if self._refused_at is None:
+                self._refused_at = time.monotonic()
+            raise
+        self._refused_at = None
         if sent.jobs:
             self._events.emit("relay.sent", jobs=sent.jobs, rebuilt=sent.rebuilt)
         return sent.pause_s
 
-    async def round(self) -> Sent:
-        """Rebuild the queue if Redis has restarted or was flushed, else sweep one batch."""
-        run_id = str((await self._redis.info("server"))["run_id"])
-        if await self._redis.get(self._run_id_key) != run_id.encode():
-            return await self._rebuild(run_id)
-        sent = await self._sweep()
-        return Sent(sent, rebuilt=False, pause_s=0.0 if sent == BATCH_MAX else SWEEP_PAUSE_S)
+    async def _try_to_write(self) -> None:
+        """Ring: a Redis that is full or read-only refuses that as it refuses a job."""
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            await self._redis.zadd(self._queue_name + BELL_SUFFIX, {"ring": 0})
 
-    async def _sweep(self) -> int:
+    async def round(self) -> Sent:
+        """Sweep one batch; then send a page of a rebuild if Redis has restarted or was flushed."""
+        swept = await self._sweep()
+        page = await self._rebuild()
+        more = swept.more or page.more
+        return Sent(swept.jobs + page.jobs, page.finished, 0.0 if more else SWEEP_PAUSE_S)
+
+    async def _sweep(self) -> Page:
+        """Send what was never sent, or long ago; nothing where another relay is at it."""
+        limit = self._batch.jobs
         async with self._sessions() as session:
-            unsent = await Dispatch(session).take_unsent(
-                BATCH_MAX, ahead=AHEAD, grace=GRACE, resend_after=RESEND_AFTER
+            dispatch = Dispatch(session)
+            if not await dispatch.try_to_lead():
+                return NOTHING
+            unsent = await dispatch.take_unsent(
+                limit, ahead=AHEAD, grace=GRACE, resend_after=RESEND_AFTER
             )
             # Sent before the rows are marked: a crash in between sends twice, without harm.
-            async with asyncio.timeout(SEND_TIMEOUT_S):
-                await put(self._redis, queued_jobs(unsent), self._queue_name)
+            await self._send(unsent, self._batch, SEND_TIMEOUT_S)
             await session.commit()
-            return len(unsent)
+        return Page(len(unsent), more=len(unsent) == limit)
 
-    async def _rebuild(self, run_id: str) -> Sent:
-        """Send every queued job again, in order of time, then store this Redis' run id.
-
-        One relay at a time does it, and holds a mark; the others do nothing until the mark is gone.
-        """
-        token = secrets.token_hex(8)
-        if not await self._redis.set(self._rebuild_key, token, nx=True, ex=REBUILD_MARK_S):
-            return Sent(0, rebuilt=False, pause_s=SWEEP_PAUSE_S)
+    async def _send(self, jobs: Sequence[Unsent], size: BatchSize, timeout_s: float) -> None:
         try:
-            sent = await self._send_everything(token)
-            await self._run_script(
-                _FINISH_REBUILD, [self._run_id_key, self._rebuild_key], token, run_id
-            )
-        except Exception:
-            await self._release_mark(token)
+            async with asyncio.timeout(timeout_s):
+                await put(self._redis, queued_jobs(jobs), self._queue_name)
+        except TimeoutError:
+            size.halve()
             raise
-        return Sent(sent, rebuilt=True, pause_s=0.0)
+        size.restore()
 
-    async def _send_everything(self, token: str) -> int:
-        sent = 0
-        position = BEGINNING
-        while page := await self._page(position):
-            await put(self._redis, queued_jobs(page), self._queue_name)
-            sent += len(page)
-            position = (page[-1].run_at, page[-1].id)
-            if not await self._run_script(_EXTEND_MARK, [self._rebuild_key], token, REBUILD_MARK_S):
-                break  # Redis was flushed meanwhile: the next round begins anew
-        return sent
+    async def _rebuild(self) -> Page:
+        """Send the next page of the rebuild, unless there is none or another relay is at it."""
+        run_id = await self._run_id()
+        try:
+            if await self._redis.get(self._run_id_key) == run_id.encode():
+                return NOTHING
+            position = await self._run_script(
+                _TAKE_MARK, self._mark_keys, self._token, REBUILD_MARK_S, run_id
+            )
+        except ResponseError as error:
+            await self._repair_keys(error)
+            return NOTHING
+        if position is None:
+            return NOTHING
+        try:
+            return await self._rebuild_page(run_id, position.decode())
+        finally:
+            await self._release_mark()
 
-    async def _release_mark(self, token: str) -> None:
-        """Have the next round begin anew at once; without Redis, the mark expires by itself."""
+    async def _run_id(self) -> str:
+        try:
+            info = await self._redis.info("server")
+        except NoPermissionError:
+            return WITHOUT_INFO
+        return str(info.get("run_id") or WITHOUT_INFO)
+
+    async def _repair_keys(self, error: ResponseError) -> None:
+        """Delete the relay's own keys where somebody made one of another type; else raise."""
+        if "WRONGTYPE" not in str(error):
+            raise error
+        await self._redis.delete(*self._mark_keys, self._run_id_key)
+
+    async def _rebuild_page(self, run_id: str, position: str) -> Page:
+        limit = self._page_size.jobs
+        if not position and await self._forget_sent(limit) == limit:
+            return Page(0, more=True)
+        page = await self._page(_position_of(position), limit)
+        await self._send(page, self._page_size, PAGE_TIMEOUT_S)
+        await self._mark_sent(page)
+        if len(page) < limit:
+            keys = (*self._mark_keys, self._run_id_key)
+            finished = await self._run_script(_FINISH_REBUILD, keys, self._token, run_id)
+            return Page(len(page), finished=bool(finished))
+        reached = f"{page[-1].run_at.isoformat()} {page[-1].id}"
+        await self._run_script(
+            *(_ADVANCE, self._mark_keys, self._token, run_id, reached, POSITION_KEPT_S)
+        )
+        return Page(len(page), more=True)
+
+    async def _forget_sent(self, limit: int) -> int:
+        """Have sweeps send what was sent for later: a retry's delay, a job put back for an hour."""
+        async with self._sessions() as session, session.begin():
+            return await Dispatch(session).forget_sent(limit, ahead=AHEAD)
+
+    async def _page(self, after: tuple[datetime, UUID], limit: int) -> Sequence[Unsent]:
+        async with self._sessions() as session:
+            return await Dispatch(session).page_of_queued(after, limit, ahead=AHEAD)
+
+    async def _mark_sent(self, page: Sequence[Unsent]) -> None:
+        async with self._sessions() as session, session.begin():
+            await Dispatch(session).mark_sent([job.id for job in page], fresh=RESEND_AFTER / 2)
+
+    async def _release_mark(self) -> None:
+        """Let any relay send the next page; without Redis, the mark expires by itself."""
         with suppress(RedisError, OSError):
             async with asyncio.timeout(SEND_TIMEOUT_S):
-                await self._run_script(_EXTEND_MARK, [self._rebuild_key], token, 0)
+                await self._run_script(_RELEASE_MARK, self._mark_keys[:1], self._token)
 
-    async def _run_script(self, text: str, keys: list[str], *arguments: str | int) -> int:
-        done = await self._redis.execute_command(  # type: ignore[no-untyped-call]
+    async def _run_script(self, text: str, keys: Sequence[str], *arguments: str | int) -> bytes:
+        answer: bytes = await self._redis.execute_command(  # type: ignore[no-untyped-call]
             "EVAL", text, len(keys), *keys, *arguments
         )
-        return int(done)
+        return answer
 
-    async def _page(self, after: tuple[datetime, UUID]) -> Sequence[Unsent]:
-        async with self._sessions() as session:
-            return await Dispatch(session).page_of_queued(after, REBUILD_PAGE, ahead=AHEAD)
+
+def _position_of(reached: str) -> tuple[datetime, UUID]:
+    """Return the position that a rebuild has reached; '' is its beginning."""
+    run_at, _, job_id = reached.partition(" ")
+    try:
+        return datetime.fromisoformat(run_at), UUID(job_id)
+    except ValueError:
+        return BEGINNING
 
 
 def queued_jobs(jobs: Sequence[Unsent]) -> list[QueuedJob]:
     """Return jobs as they go through Redis."""
     return [
         queued_job(
-            job.redis_id or str(job.id),
-            job.kind,
-            to_json(job.payload).decode(),
-            job.run_at,
-            job.enqueued_at,
+            job.redis_id or str(job.id), job.kind, job.payload_json, job.run_at, job.enqueued_at
         )
         for job in jobs
     ]

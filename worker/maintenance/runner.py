@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 FAILURE_PAUSE_MIN_S: Final = 0.2
 FAILURE_PAUSE_MAX_S: Final = 5.0
-STEP_TIMEOUT_S: Final = 300.0
 STOP_WAIT_MAX_S: Final = 5.0
 
 
@@ -27,12 +26,11 @@ class Duty(Protocol):
 
     name: str
     """Identifies it in events and metrics."""
+    step_timeout_s: float
+    """A round that takes longer is cancelled, and counts as a failure."""
 
     async def step(self) -> float:
-        """Do one round; return the seconds until the next.
-
-        It may be cancelled at any point, and takes `STEP_TIMEOUT_S` at most.
-        """
+        """Do one round; return the seconds until the next. It may be cancelled at any point."""
 
 
 class DutyRunner:
@@ -61,7 +59,7 @@ class DutyRunner:
         failures = 0
         while True:
             try:
-                async with asyncio.timeout(STEP_TIMEOUT_S):
+                async with asyncio.timeout(duty.step_timeout_s):
                     pause_s = await duty.step()
                 failures = 0
             except Exception as error:  # noqa: BLE001 - a duty outlives every failure of a round

@@ -102,6 +102,7 @@ class Scheduler:
     """One process's scheduler, a background duty."""
 
     name = "scheduler"
+    step_timeout_s = 60.0
 
     def __init__(
         self,

@@ -34,6 +34,7 @@ class BacklogMonitor:
     """A background duty that keeps the last snapshot in memory."""
 
     name = "backlog"
+    step_timeout_s = 20.0
 
     def __init__(
         self,

@@ -148,7 +148,12 @@ EVENTS: Final = {
         "Redis does not answer: jobs are claimed from PostgreSQL until it does.",
         counts=(Count("redis_losses"),),
     ),
-    "redis.back": Event(INFO, "Redis answers again: jobs come from its queue."),
+    "redis.refuses": Event(
+        WARNING,
+        "Redis answers, and takes no new jobs: those are claimed from PostgreSQL until it does.",
+        counts=(Count("redis_losses"),),
+    ),
+    "redis.back": Event(INFO, "Redis takes jobs again: they come from its queue."),
     "relay.sent": Event(
         INFO,
         "The relay sent jobs to Redis that were missing there.",

@@ -41,6 +41,7 @@ class Heartbeat:
     """One process's heartbeat: a background duty that is repeated for as long as it runs."""
 
     name = "heartbeat"
+    step_timeout_s = 8.0
 
     def __init__(
         self,

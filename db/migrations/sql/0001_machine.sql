@@ -39,6 +39,14 @@ CREATE INDEX jobs_runnable_idx ON jobs (run_at, id) WHERE state = 'queued';
 -- What Redis never had: the relay's look for it costs as much as there is to find.
 CREATE INDEX jobs_undispatched_idx ON jobs (run_at, id)
   WHERE state = 'queued' AND dispatched_at IS NULL;
+-- What Redis was sent, by when it could have run since: it is sent again if that is long ago.
+CREATE INDEX jobs_dispatched_idx ON jobs (greatest(run_at, dispatched_at))
+  WHERE state = 'queued' AND dispatched_at IS NOT NULL;
+-- Under what processes died: without Redis, each of these is claimed for itself.
+CREATE INDEX jobs_suspect_idx ON jobs (run_at, id) WHERE state = 'queued' AND crashes > 0;
+-- What waits for its environment or for a newer worker, as health and metrics count it.
+CREATE INDEX jobs_blocked_idx ON jobs (kind, blocked_by)
+  WHERE state = 'queued' AND blocked_by IS NOT NULL;
 CREATE INDEX jobs_dead_idx ON jobs (finished_at, id) WHERE state = 'dead';
 -- What retention looks for. A job that completed and is kept forever is not in it.
 CREATE INDEX jobs_purgeable_idx ON jobs (kind, finished_at)

@@ -5,9 +5,14 @@ from datetime import timedelta
 
 import orjson
 import pytest
+import redis.asyncio as redis_asyncio
 from sqlalchemy import text
 
-from worker.maintenance.relay import BATCH_MAX, Relay
+from db.dispatch import SENT_WHOLE_BYTES_MAX, TAKE_UNSENT, Dispatch
+from db.leases import CLAIM, CLAIM_SUSPECT, CLAIM_UNSENT, SUSPECT_IS_DUE, Leases
+from db.workers import BLOCKED, OLDEST_UNSENT
+from worker.maintenance import relay as module
+from worker.maintenance.relay import AHEAD, BATCH_MAX, GRACE, RESEND_AFTER, Relay
 from worker.monitoring.events import Events
 
 QUEUE = "arq:queue"
@@ -78,37 +83,6 @@ async def test_personal_data_does_not_go_through_the_queue(relay, sessions, redi
     assert orjson.loads(await redis.get(f"arq:job:{job_id}"))["a"] == []
 
 
-async def test_a_flushed_redis_gets_everything_back(relay, sessions, redis):
-    ids = await accept(sessions, 3 * BATCH_MAX)
-    await relay.round()
-    await redis.flushdb()
-
-    sent = await relay.round()
-
-    assert (sent.jobs, sent.rebuilt) == (len(ids), True)
-    assert await redis.zcard(QUEUE) == len(ids)
-    assert not (await relay.round()).rebuilt
-
-
-async def test_a_flush_in_the_middle_of_a_rebuild_is_noticed(relay, sessions, redis, monkeypatch):
-    ids = await accept(sessions, 10)
-    page = relay._page
-    flushed = []
-
-    async def flush_after_the_first(after):
-        found = await page(after)
-        if not found and not flushed:
-            flushed.append(await redis.flushdb())
-        return found
-
-    monkeypatch.setattr(relay, "_page", flush_after_the_first)
-    await relay.round()
-    assert await redis.zcard(QUEUE) == 0
-
-    assert (await relay.round()).rebuilt
-    assert await redis.zcard(QUEUE) == len(ids)
-
-
 async def test_relays_side_by_side_send_each_job_once(relay, sessions, redis):
     import asyncio
 
@@ -133,7 +107,166 @@ async def test_a_job_that_a_transaction_holds_is_not_waited_for(relay, sessions)
     assert (await relay.round()).jobs == 1
 
 
-def test_the_constants_make_sense_together():
-    from worker.maintenance.relay import GRACE, RESEND_AFTER
+async def test_while_one_relay_sweeps_another_does_not(relay, sessions):
+    await relay.round()
+    await accept(sessions)
+    async with sessions() as session:
+        assert await Dispatch(session).try_to_lead()
+        assert (await relay.round()).jobs == 0
+    assert (await relay.round()).jobs == 1
 
+
+async def test_a_job_that_runs_from_its_row_is_sent_once_its_lease_is_over(relay, sessions):
+    await relay.round()
+    await accept(sessions)
+    async with sessions() as session, session.begin():
+        await Leases(session, "somebody").claim(1, timedelta(seconds=30), unsent=False)
+    assert (await relay.round()).jobs == 0
+
+    async with sessions() as session, session.begin():
+        await session.execute(text("UPDATE jobs SET run_at = now() - interval '1 second'"))
+    assert (await relay.round()).jobs == 1
+    async with sessions() as session:
+        assert await session.scalar(text("SELECT leased_by FROM jobs")) is None
+
+
+async def test_a_job_that_was_sent_long_ago_and_has_not_run_is_sent_again(relay, sessions):
+    await relay.round()
+    await accept(sessions)
+    await relay.round()
+    await make_older(sessions, RESEND_AFTER - timedelta(seconds=10))
+    assert (await relay.round()).jobs == 0
+
+    await make_older(sessions, timedelta(seconds=11))
+    assert [(await relay.round()).jobs for _ in range(2)] == [1, 0]
+
+
+async def make_older(sessions, by):
+    async with sessions() as session, session.begin():
+        await session.execute(
+            text(
+                "UPDATE jobs SET run_at = run_at - CAST(:by AS interval), "
+                "dispatched_at = dispatched_at - CAST(:by AS interval)"
+            ),
+            {"by": by},
+        )
+
+
+async def test_a_payload_that_is_large_is_left_in_its_row(relay, sessions, redis):
+    await relay.round()
+    small, large = await accept(sessions), await accept(sessions)
+    async with sessions() as session, session.begin():
+        await session.execute(
+            text("UPDATE jobs SET payload = jsonb_build_object('x', repeat('y', :size))"),
+            {"size": SENT_WHOLE_BYTES_MAX + 1},
+        )
+        await session.execute(
+            text("UPDATE jobs SET payload = '{\"n\": 1.50}' WHERE id = :id"),
+            {"id": uuid.UUID(small[0])},
+        )
+    await relay.round()
+
+    assert b'"a":[{"n": 1.50}]' in await redis.get(f"arq:job:{small[0]}")
+    assert orjson.loads(await redis.get(f"arq:job:{large[0]}"))["a"] == []
+
+
+async def test_a_line_too_slow_for_a_batch_is_sent_smaller_ones(relay, sessions, monkeypatch):
+    await relay.round()
+    await accept(sessions, 100)
+    sizes = []
+
+    async def slow(_redis, jobs, _queue):
+        sizes.append(len(jobs))
+        if len(jobs) > 40:
+            raise TimeoutError
+
+    monkeypatch.setattr(module, "put", slow)
+    monkeypatch.setattr(relay, "_batch", module.BatchSize(100))
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            await relay.round()
+    sent = await relay.round()
+
+    assert (sent.jobs, sizes) == (25, [100, 50, 25])
+
+
+async def test_one_that_may_not_ask_for_the_run_id_works_and_notices_a_flush(
+    relay, sessions, redis, redis_url
+):
+    await redis.acl_setuser(
+        "noinfo", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-info"]
+    )
+    mute = redis_asyncio.from_url(redis_url, username="noinfo", password="x")
+    try:
+        relay = Relay(sessions, mute, QUEUE, Events())
+        assert (await relay.round()).rebuilt
+        (job_id,) = await accept(sessions)
+        assert (await relay.round()).jobs == 1
+
+        await redis.flushdb()
+        assert (await relay.round()).rebuilt
+        assert await redis.zscore(QUEUE, job_id) is not None
+    finally:
+        await mute.aclose()
+        await redis.acl_deluser("noinfo")
+
+
+async def test_keys_of_its_own_that_somebody_spoiled_are_made_anew(relay, sessions, redis):
+    for key, spoil in (
+        (f"{QUEUE}:epoch", lambda key: redis.lpush(key, 1)),
+        (f"{QUEUE}:rebuild", lambda key: redis.lpush(key, 1)),
+        (f"{QUEUE}:rebuild:position", lambda key: redis.set(key, 1)),
+    ):
+        await redis.flushdb()
+        await spoil(key)
+        await relay.round()
+        assert (await relay.round()).rebuilt
+
+
+# -- what a sweep costs ---------------------------------------------------------------------------
+
+PAGES_READ_MAX = 40
+PAGES_WRITTEN_MAX = 1_000
+"""For 16 rows and their entries in every index."""
+
+
+async def test_a_sweep_reads_neither_what_is_sent_nor_what_is_due_tomorrow(relay, sessions):
+    """The cost must not grow with the backlog: each worker process sweeps every second."""
+    async with sessions() as session, session.begin():
+        await session.execute(
+            text(
+                "INSERT INTO jobs (kind, payload, enqueued_at, run_at, dispatched_at) "
+                "SELECT 'transfer_funds', '{}', now() - interval '1 hour', "
+                "  now() - interval '1 minute' + tomorrow * interval '1 day', "
+                "  CASE WHEN sent THEN now() - interval '1 hour' * tomorrow END "
+                "FROM generate_series(1, :each), "
+                "  (VALUES (true, 0), (false, 1), (true, 1)) AS sort (sent, tomorrow)"
+            ),
+            {"each": 100_000},
+        )
+        await session.execute(text("ANALYZE jobs"))
+
+    sweep = {"limit": BATCH_MAX, "ahead": AHEAD, "grace": GRACE, "resend_after": RESEND_AFTER}
+    assert await pages_read(sessions, TAKE_UNSENT, sweep) <= PAGES_READ_MAX
+    assert await pages_read(sessions, OLDEST_UNSENT, {}) <= PAGES_READ_MAX
+    assert await pages_read(sessions, SUSPECT_IS_DUE, {}) <= PAGES_READ_MAX
+    assert await pages_read(sessions, BLOCKED, {"counted": 1, "shown": 1}) <= PAGES_READ_MAX
+    lease = {"limit": 16, "lease": timedelta(seconds=1), "worker": "w"}
+    for claim in (CLAIM_SUSPECT, CLAIM_UNSENT):
+        assert await pages_read(sessions, claim, lease) <= PAGES_READ_MAX
+    assert await pages_read(sessions, CLAIM, lease) <= PAGES_WRITTEN_MAX
+
+
+async def pages_read(sessions, statement, bounds):
+    """Return how many pages a statement reads, from memory or from disk."""
+    explain = text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement.text}")
+    async with sessions() as session:
+        [[plan]] = (await session.scalars(explain, bounds)).all()
+    found = plan["Plan"]
+    return found["Shared Hit Blocks"] + found["Shared Read Blocks"]
+
+
+def test_the_constants_make_sense_together():
     assert timedelta() < GRACE < RESEND_AFTER
+    assert max(module.SEND_TIMEOUT_S, module.PAGE_TIMEOUT_S) < Relay.step_timeout_s
+    assert Relay.step_timeout_s < module.REBUILD_MARK_S
