@@ -13,6 +13,7 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
+from arq import Retry
 from arq.connections import RedisSettings
 
 from db.engine import create_engine, create_sessions
@@ -48,6 +49,7 @@ from worker.settings import Settings, load_settings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
+    from arq.typing import StartupShutdown
     from arq.worker import Function
     from redis.asyncio import Redis
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -153,7 +155,7 @@ class Options:
         if worker is not None:
             fallback = Fallback(worker, sessions, events, lambda: relay.refused)
             ctx[FALLBACK] = fallback
-            worker.on_job_start = fallback.guard
+            worker.on_job_start = _leave_to_lessee(fallback)
             duties.append(fallback)
         ctx[DUTIES] = DutyRunner(duties, events)
         ctx[DUTIES].start()
@@ -210,6 +212,17 @@ def _is_draining(worker: TellerWorker | None) -> bool:
 async def _redis_answers(worker: TellerWorker | None, redis: "Redis") -> bool:
     """Return what our loop knows of Redis; beside arq's stock loop (None), ping it."""
     return await answers_ping(redis) if worker is None else worker.redis_available
+
+
+def _leave_to_lessee(fallback: Fallback) -> "StartupShutdown":
+    """Return the hook that puts a job off while another worker runs it from the record."""
+
+    async def put_off_if_leased(ctx: dict[Any, Any]) -> None:
+        left = await fallback.leased_elsewhere(ctx["job_id"])
+        if left is not None:
+            raise Retry(defer=left)
+
+    return put_off_if_leased
 
 
 async def _check_schema(engine: "AsyncEngine") -> None:

@@ -39,9 +39,13 @@ async def rebuilt(stack: Stack, *, smoke: bool = False) -> Row:
         for _ in range(rounds):
             await redis.flushall()
             started_at = time.perf_counter()
-            sent = await Relay(sessions, redis, QUEUE, Events()).round()
-            row.ours.append(sent.jobs / (time.perf_counter() - started_at))
-            assert sent.rebuilt
-            assert sent.jobs == await redis.zcard(QUEUE) == jobs
+            await _rebuild(Relay(sessions, redis, QUEUE, Events()))
+            row.ours.append(jobs / (time.perf_counter() - started_at))
+            assert await redis.zcard(QUEUE) == jobs
     await engine.dispose()
     return row
+
+
+async def _rebuild(relay: Relay) -> None:
+    while not (await relay.round()).rebuilt:
+        pass

@@ -278,7 +278,7 @@ MUTANTS = (
         "db/dispatch.py",
         (
             (
-                "UPDATE jobs SET dispatched_at = clock_timestamp()\n    FROM unsent WHERE",
+                "UPDATE jobs SET dispatched_at = now(), leased_by = NULL\n    FROM unsent WHERE",
                 "DELETE FROM jobs USING unsent WHERE",
             ),
         ),

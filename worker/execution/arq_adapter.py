@@ -6,7 +6,6 @@ since only a started worker has one. Outcomes become what arq understands: a ret
 """
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -107,7 +106,7 @@ def _from_record(jobs: "Mapping[str, Job]") -> Function:
 
     async def run(ctx: dict[Any, Any], kind: str) -> Any:  # noqa: ANN401 - arq's shape
         executor: Executor = ctx[EXECUTOR]
-        delivery = replace(read_delivery(kind, ctx, [], {}), exclusive=True)
+        delivery = read_delivery(kind, ctx, [], {})
         job = jobs.get(kind)
         if job is None:
             return _to_arq(await executor.wait_for_worker(delivery))

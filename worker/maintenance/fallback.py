@@ -15,8 +15,6 @@ from datetime import timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from arq import Retry
-
 from db.leases import Leased, Leases, Release
 from jobs._wire import job_id_of
 from worker.execution import serializer as wire
@@ -125,21 +123,15 @@ class Fallback:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await self._release_ended()
 
-    async def guard(self, ctx: "dict[Any, Any]") -> None:
-        """Have a job wait that Redis gave out, and that another worker runs from the record.
+    async def leased_elsewhere(self, job_id: str) -> timedelta | None:
+        """Return for how long another worker still runs a job from the record that Redis gave out.
 
-        Called before every run; a look-up is made for a while after Redis is back.
-
-        Raises:
-            Retry: as soon as the lease is over.
+        None where none does. It is looked up for a while after Redis is back, and not later.
         """
         if time.monotonic() >= self._checked_until or not self._worker.connection.available:
-            return
+            return None
         async with self._sessions() as session:
-            leases = Leases(session, self._worker.worker_id)
-            left = await leases.left_elsewhere(job_id_of(ctx["job_id"]))
-        if left is not None:
-            raise Retry(defer=left)
+            return await Leases(session, self._worker.worker_id).left_elsewhere(job_id_of(job_id))
 
     # Which source
 

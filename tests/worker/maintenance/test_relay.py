@@ -236,7 +236,7 @@ async def test_a_sweep_reads_neither_what_is_sent_nor_what_is_due_tomorrow(relay
         await session.execute(
             text(
                 "INSERT INTO jobs (kind, payload, enqueued_at, run_at, dispatched_at) "
-                "SELECT 'transfer_funds', '{}', now() - interval '1 hour', "
+                "SELECT 'send_letter', '{}', now() - interval '1 hour', "
                 "  now() - interval '1 minute' + tomorrow * interval '1 day', "
                 "  CASE WHEN sent THEN now() - interval '1 hour' * tomorrow END "
                 "FROM generate_series(1, :each), "

@@ -8,6 +8,7 @@ import pytest
 from redis.exceptions import RedisError
 from sqlalchemy import text
 
+from db.dispatch import Dispatch
 from tests.worker.loop.kit import eventually
 from worker.maintenance import relay as module
 from worker.maintenance.relay import AHEAD, BATCH_MAX, Relay
@@ -17,7 +18,7 @@ QUEUE = "arq:queue"
 
 
 @pytest.fixture
-async def relay(sessions, redis):
+async def relay(letters, sessions, redis):
     async with sessions() as session, session.begin():
         await session.execute(text("DELETE FROM jobs"))
     return Relay(sessions, redis, QUEUE, Events())
@@ -34,7 +35,7 @@ async def fill(sessions, count=1, *, due=timedelta(), sent=False):
         rows = await session.execute(
             text(
                 "INSERT INTO jobs (kind, payload, enqueued_at, run_at, dispatched_at) "
-                "SELECT 'transfer_funds', '{}', now() - interval '10 seconds', "
+                "SELECT 'send_letter', '{}', now() - interval '10 seconds', "
                 "  now() + CAST(:due AS interval) + (n - 10000) * interval '1 millisecond', "
                 "  CASE WHEN :sent THEN now() END "
                 "FROM generate_series(1, :count) AS n RETURNING id"
@@ -95,7 +96,7 @@ async def test_what_a_rebuild_sent_is_not_swept_as_well(relay, sessions, redis):
     ids = await fill(sessions, 50)
     async with sessions() as session:
         # Another relay sweeps, so that this one only rebuilds.
-        assert await module.Dispatch(session).try_to_lead()
+        assert await Dispatch(session).try_to_lead()
         assert await rebuild(relay) == len(ids)
 
     assert (await relay.round()).jobs == 0
