@@ -95,6 +95,13 @@ LEDGER_RULES: Final = (
         ),
     ),
     Rule(
+        "exponent",
+        "the accounts of a currency count in one minor unit",
+        selected_by(
+            "SELECT currency FROM accounts GROUP BY currency HAVING min(exponent) <> max(exponent)"
+        ),
+    ),
+    Rule(
         "floor",
         "no entry ever left its account below the floor",
         selected_by(

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from sqlalchemy import text
 
-from db.bank import money
+from db.bank.money import iso_exponent
 from db.statements import clean
 from db.transaction import driver_of
 
@@ -15,32 +15,39 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
-Verdict = (
-    Literal[
-        "posted",
-        "already_posted",
-        "same_account",
-        "amount_not_positive",
-        "unknown_account",
-        "wrong_currency",
-        "account_not_open",
-        "balance_out_of_range",
-        "insufficient_funds",
-    ]
-    | money.AmountVerdict
+Verdict = Literal[
+    "posted",
+    "already_posted",
+    "same_account",
+    "amount_not_positive",
+    "unknown_account",
+    "unknown_currency",
+    "wrong_currency",
+    "too_many_decimals",
+    "amount_too_large",
+    "account_not_open",
+    "balance_out_of_range",
+    "insufficient_funds",
+]
+
+# The amount goes out as it is written: the accounts that the statement locks know their digits.
+POST_TRANSFER: Final = clean(
+    "SELECT verdict FROM post_transfer($1, $2, $3, $4, $5, p_decimal => true)"
 )
 
-POST_TRANSFER: Final = clean("SELECT verdict FROM post_transfer($1, $2, $3, $4, $5)")
+HAS_CURRENCY = text("SELECT EXISTS (SELECT FROM accounts WHERE code = 'world:' || :currency)")
 
 # Sorted, so that two users who open the same currencies in another order cannot deadlock.
 OPEN_WORLD_ACCOUNTS = text("""
-    INSERT INTO accounts (id, code, currency, floor)
-    SELECT world_account_id(currency), 'world:' || currency, currency, NULL
-    FROM unnest(CAST(:currencies AS text[])) AS currency
+    INSERT INTO accounts (id, code, currency, exponent, floor)
+    SELECT world_account_id(currency), 'world:' || currency, currency, exponent, NULL
+    FROM unnest(CAST(:currencies AS text[]), CAST(:exponents AS smallint[]))
+      AS wanted (currency, exponent)
     ORDER BY currency
     ON CONFLICT DO NOTHING
 """)
 
+# With the exponent of the currency's first account: a trigger sees to it.
 OPEN_USER_ACCOUNTS = text("""
     INSERT INTO accounts (code, user_id, currency)
     SELECT 'user:' || :user_id || ':' || currency, CAST(:user_id AS uuid), currency
@@ -80,30 +87,40 @@ class Ledger:
             id: the transfer's id; a second post under the same id changes nothing.
             from_account: who pays.
             to_account: who is paid.
-            amount: a positive decimal with no more digits than the currency has.
-            currency: ISO 4217, the currency of both accounts.
+            amount: a positive decimal with no more digits than the accounts have.
+            currency: the currency of both accounts, whether or not ISO 4217 still has it.
         """
-        minor = money.to_minor_units(amount, currency)
-        if not isinstance(minor, int):
-            return minor
         driver = await driver_of(self._session)
         verdict: Verdict = await driver.fetchval(
-            POST_TRANSFER, id, from_account, to_account, minor, currency
+            POST_TRANSFER, id, from_account, to_account, amount, currency
         )
+        if verdict == "wrong_currency" and not await self._has_currency(currency):
+            return "unknown_currency"
         return verdict
+
+    async def _has_currency(self, currency: str) -> bool:
+        if iso_exponent(currency) is not None:
+            return True
+        known: bool = await self._session.scalar(HAS_CURRENCY, {"currency": currency})
+        return known
 
     async def open_accounts(
         self, user_id: "UUID", currencies: "Iterable[str]"
     ) -> "dict[str, UUID] | Literal['unknown_currency']":
         """Open the user's account in each currency, and `world:<CCY>` where it is missing.
 
+        A currency that ISO 4217 does not have, or no longer, gets no new account.
+
         Returns:
             The new account's id by currency.
         """
         wanted = sorted(set(currencies))
-        if any(money.exponent(currency) is None for currency in wanted):
+        exponents = [iso_exponent(currency) for currency in wanted]
+        if None in exponents:
             return "unknown_currency"
-        await self._session.execute(OPEN_WORLD_ACCOUNTS, {"currencies": wanted})
+        await self._session.execute(
+            OPEN_WORLD_ACCOUNTS, {"currencies": wanted, "exponents": exponents}
+        )
         rows = await self._session.execute(
             OPEN_USER_ACCOUNTS, {"user_id": str(user_id), "currencies": wanted}
         )

@@ -8,6 +8,7 @@ from sqlalchemy import (
     CheckConstraint,
     ForeignKey,
     ForeignKeyConstraint,
+    SmallInteger,
     Text,
     UniqueConstraint,
     text,
@@ -52,6 +53,8 @@ class User(Base):
 class Account(Base):
     """Money in one currency, as a signed balance (credits minus debits) in minor units.
 
+    `exponent` is how many digits of a balance come after the point, and is kept: ISO 4217 decides
+    only what the currency's first account in this ledger is opened with.
     `floor` NULL means no lower bound: only `world:<CCY>` accounts, so that Σ balance stays 0.
     """
 
@@ -60,6 +63,7 @@ class Account(Base):
         UniqueConstraint("id", "currency"),
         UniqueConstraint("user_id", "currency"),
         CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
+        CheckConstraint("exponent BETWEEN 0 AND 4", name="exponent"),
         CheckConstraint(one_of("status", ACCOUNT_STATUSES), name="status"),
         CheckConstraint("floor IS NULL OR balance >= floor", name="floor"),
         {"postgresql_with": {"fillfactor": "80"}},
@@ -69,6 +73,7 @@ class Account(Base):
     code: Mapped[str] = mapped_column(unique=True)
     user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id"))
     currency: Mapped[str]
+    exponent: Mapped[int] = mapped_column(SmallInteger, server_default=text("2"))
     balance: Mapped[int] = mapped_column(server_default=text("0"))
     floor: Mapped[int | None] = mapped_column(server_default=text("0"))
     status: Mapped[str] = mapped_column(server_default=text("'open'"))

@@ -83,7 +83,7 @@ def _section(
     cards = [figures[name] for name in layout.cards]
     notes = [figures[name] for name in layout.notes]
     return {
-        "heading": (section.currency, Currency(section.currency).currency_name)
+        "heading": (section.currency, _currency_name(section.currency))
         if layout.headings
         else None,
         "cards": [(card.label, human(card.kind, card.value or "")) for card in cards],
@@ -101,6 +101,14 @@ def _section(
         "note": ". ".join(f"{note.label}: {note.value}" for note in notes if note.value) or None,
         "tables": [_table(section, table, layout.tables[table.name]) for table in section.tables],
     }
+
+
+def _currency_name(code: str) -> str:
+    """Return what ISO 4217 calls the currency; nothing for one that it has withdrawn."""
+    try:
+        return Currency(code).currency_name
+    except ValueError:
+        return ""
 
 
 def _table(

@@ -95,6 +95,12 @@ async def test_money_from_nowhere_is_found(books):
     assert found["balance"] == [str(books.payee)]
 
 
+async def test_accounts_of_a_currency_that_count_differently_are_found(books):
+    await books.plant("UPDATE accounts SET exponent = 3 WHERE id = :id", id=books.payee)
+
+    assert await books.found() == {"exponent": ["EUR"]}
+
+
 async def test_an_update_that_was_lost_is_found(books):
     """Two transfers read the same balance, and the second wrote over the first."""
     await books.plant(

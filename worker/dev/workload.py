@@ -10,13 +10,14 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from arq.connections import ArqRedis
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from db.bank.money import digits_of, to_decimal
+from db.bank.money import iso_exponent
 from db.dev import completed
 from db.engine import create_sessions, open_engine
 from db.store import Store
@@ -132,12 +133,13 @@ def progress_bars(console: "Console") -> Progress:
 
 def transfer(payer: UUID, payee: Wallet, cents: int) -> TransferFunds:
     """Return a transfer; in a currency without cents, of as many whole units."""
-    minor = max(1, cents * 10 ** digits_of(payee.currency) // 100)
+    digits = iso_exponent(payee.currency) or 0
+    minor = max(1, cents * 10**digits // 100)
     return TransferFunds.from_wire(
         {
             "from_account": str(payer),
             "to_account": str(payee.account),
-            "amount": str(to_decimal(minor, payee.currency)),
+            "amount": f"{Decimal(minor).scaleb(-digits):f}",
             "currency": payee.currency,
         }
     )

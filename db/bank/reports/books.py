@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from db.bank import money
+from db.bank.money import iso_exponent
 from db.bank.reports.contents import (
     BooksError,
     CurrencyTotals,
@@ -33,6 +33,7 @@ from db.bank.reports.queries import (
     FIND_ACCOUNT,
     FIRST_POSTED_AT,
     LARGEST_TRANSFERS,
+    LEDGER_EXPONENTS,
     SETTLED,
     SUM_STATEMENT,
     SUM_TRIAL_BALANCE,
@@ -120,8 +121,7 @@ class Reports:
         query = {"account": account, "start": start, "end": end}
         sums = (await self._session.execute(SUM_STATEMENT, query)).one()
         facts = {**found._mapping, **_integers(sums._mapping)}  # noqa: SLF001 - SQLAlchemy's name
-        digits = money.digits_of(found.currency)
-        statement = Statement(start=start, end=end, digits=digits, **facts)
+        statement = Statement(start=start, end=end, **facts)
         await self._check_statement(statement)
         return statement
 
@@ -168,7 +168,7 @@ class Reports:
                 statement.account,
                 statement.first_version,
                 statement.last_version,
-                _unit(statement.currency),
+                _unit(statement.digits),
             ),
             sink,
         )
@@ -185,10 +185,12 @@ class Reports:
         found = []
         for row in await self._session.execute(SUM_TRIAL_BALANCE, query):
             sums = _integers(row._mapping)  # noqa: SLF001 - SQLAlchemy's name
-            drifted = sums.pop("drifted")
+            drifted, mixed = sums.pop("drifted"), sums.pop("mixed")
             if drifted:
                 raise BooksError(f"{row.currency}: {drifted} balances are not their entries' sum")
-            found.append(CurrencyTotals(digits=money.digits_of(row.currency), **sums))
+            if mixed:
+                raise BooksError(f"{row.currency}: its accounts count in different minor units")
+            found.append(CurrencyTotals(**sums))
         for totals in found:
             _check_totals(totals)
         return TrialBalance(start, end, tuple(totals for totals in found if totals.lines))
@@ -207,7 +209,7 @@ class Reports:
                 balance.start,
                 balance.end,
                 currencies,
-                [_unit(currency) for currency in currencies],
+                [_unit(totals.digits) for totals in balance.currencies],
             ),
             sink,
         )
@@ -241,33 +243,50 @@ class Reports:
                 )
             sums[row.currency, row.bucket] = facts
         query["first"] = midnights[1]
-        refusals = [
-            row
-            for row in await self._session.execute(COUNT_REJECTED, query)
-            if row.currency and money.exponent(row.currency) is not None
-        ]
+        refusals = (await self._session.execute(COUNT_REJECTED, query)).all()
+        moved = {name for name, bucket in sums if bucket > 1}
+        largest, digits = await self._largest_transfers(moved, midnights[1], midnights[-1])
+        refused = {row.currency for row in refusals if row.currency} - moved
+        digits |= await self._digits_where_nothing_moved(refused)
         days = len(midnights) - 2
-        found = sorted(
-            {name for name, bucket in sums if bucket > 1} | {row.currency for row in refusals}
-        )
-        largest = await self._largest_transfers(found, midnights[1], midnights[-1])
         return TransferVolume(
             tuple(midnights[1:]),
-            tuple(_currency_volume(name, days, sums, refusals, largest[name]) for name in found),
+            tuple(
+                _currency_volume(name, digits[name], days, sums, refusals, largest[name])
+                for name in sorted(digits)
+            ),
         )
 
     async def _largest_transfers(
-        self, currencies: Sequence[str], start: datetime, end: datetime
-    ) -> Mapping[str, Sequence[LargeTransfer]]:
-        query = {"currencies": currencies, "first": start, "last": end}
+        self, currencies: Iterable[str], start: datetime, end: datetime
+    ) -> tuple[Mapping[str, Sequence[LargeTransfer]], dict[str, int]]:
+        """Return the largest by currency, and the digits of each currency."""
+        query = {"currencies": sorted(currencies), "first": start, "last": end}
         found = defaultdict[str, list[LargeTransfer]](list)
+        digits = {}
         for row in await self._session.execute(
             LARGEST_TRANSFERS, query | {"count": LARGEST_TRANSFERS_MAX}
         ):
+            digits[row.currency] = row.digits
             found[row.currency].append(
                 LargeTransfer(row.id, row.posted_at, row.payer, row.payee, row.amount)
             )
-        return found
+        return found, digits
+
+    async def _digits_where_nothing_moved(self, currencies: Iterable[str]) -> dict[str, int]:
+        """Return the digits of those that are currencies: here by an account, or to ISO 4217.
+
+        What a rejected payload called its currency need not be one.
+        """
+        codes = [f"world:{currency}" for currency in currencies]
+        rows = await self._session.execute(LEDGER_EXPONENTS, {"world_codes": codes})
+        here = {row.currency: row.exponent for row in rows}
+        elsewhere = {
+            currency: exponent
+            for currency in currencies
+            if (exponent := iso_exponent(currency)) is not None
+        }
+        return elsewhere | here
 
     async def _copy(self, query: str, parameters: Sequence[Any], sink: Sink) -> None:
         """COPY a query's rows through the session's own connection, inside its snapshot."""
@@ -290,8 +309,9 @@ def _versions_of(statement: Statement) -> dict[str, Any]:
     }
 
 
-def _currency_volume(
+def _currency_volume(  # noqa: PLR0913, PLR0917 - the figures of four queries
     currency: str,
+    digits: int,
     days: int,
     sums: Mapping[tuple[str, int], dict[str, Any]],
     refusals: Sequence[Any],
@@ -322,7 +342,7 @@ def _currency_volume(
 
     return CurrencyVolume(
         currency,
-        money.digits_of(currency),
+        digits,
         tuple(volume(day) for day in range(days)),
         dict(by_reason),
         tuple(largest),
@@ -350,6 +370,6 @@ def _integers(row: "Mapping[Any, Any]") -> dict[str, Any]:
     }
 
 
-def _unit(currency: str) -> Decimal:
-    """Return what one minor unit is worth, with exactly the currency's digits (EUR: 0.01)."""
-    return money.to_decimal(1, currency)
+def _unit(digits: int) -> Decimal:
+    """Return what one minor unit is worth, with exactly so many digits (2: 0.01)."""
+    return Decimal(1).scaleb(-digits)

@@ -34,7 +34,7 @@ SETTLED = text("""
 """)
 
 FIND_ACCOUNT = text("""
-    SELECT a.id AS account, a.code, a.currency, u.username AS holder
+    SELECT a.id AS account, a.code, a.currency, a.exponent AS digits, u.username AS holder
     FROM accounts a LEFT JOIN users u ON u.id = a.user_id WHERE a.id = :account
 """)
 
@@ -76,7 +76,7 @@ FIRST_POSTED_AT = text("""
 # Also a check of every balance against the entries it came from, whatever the period: the same
 # scan gives it, and a trial balance of drifted accounts would be a lie that balances.
 SUM_TRIAL_BALANCE = text("""
-    SELECT a.currency,
+    SELECT a.currency, min(a.exponent) AS digits,
            count(*) FILTER (WHERE s.opening <> 0 OR s.moved > 0) AS lines,
            sum(s.moved) AS entries,
            coalesce(-sum(s.opening) FILTER (WHERE s.opening < 0), 0) AS opening_debit,
@@ -85,7 +85,8 @@ SUM_TRIAL_BALANCE = text("""
            sum(s.credits) AS credits,
            coalesce(-sum(s.closing) FILTER (WHERE s.closing < 0), 0) AS closing_debit,
            coalesce(sum(s.closing) FILTER (WHERE s.closing > 0), 0) AS closing_credit,
-           count(*) FILTER (WHERE a.balance <> s.total) AS drifted
+           count(*) FILTER (WHERE a.balance <> s.total) AS drifted,
+           min(a.exponent) <> max(a.exponent) AS mixed
     FROM accounts a
     LEFT JOIN (
         SELECT account_id,
@@ -152,7 +153,8 @@ SUM_VOLUME = text("""
 
 # A scan for each currency, but each keeps ten rows: ranking all of them would sort the period.
 LARGEST_TRANSFERS = text("""
-    SELECT c.currency, t.id, t.posted_at, payer.code AS payer, payee.code AS payee, t.amount
+    SELECT c.currency, t.id, t.posted_at, payer.code AS payer, payee.code AS payee, t.amount,
+           payer.exponent AS digits
     FROM unnest(CAST(:currencies AS text[])) AS c (currency)
     CROSS JOIN LATERAL (
         SELECT * FROM transfers
@@ -162,6 +164,10 @@ LARGEST_TRANSFERS = text("""
     JOIN accounts payer ON payer.id = t.from_account
     JOIN accounts payee ON payee.id = t.to_account
     ORDER BY c.currency, t.amount DESC, t.posted_at, t.id
+""")
+
+LEDGER_EXPONENTS = text("""
+    SELECT currency, exponent FROM accounts WHERE code = ANY(CAST(:world_codes AS text[]))
 """)
 
 COUNT_REJECTED = text("""

@@ -18,6 +18,9 @@ CREATE TABLE accounts (
   code text NOT NULL CONSTRAINT accounts_code_key UNIQUE,
   user_id uuid CONSTRAINT accounts_user_id_fkey REFERENCES users (id),
   currency text NOT NULL CONSTRAINT accounts_currency_check CHECK (currency ~ '^[A-Z]{3}$'),
+  -- Digits after the point: a fact of the account, whatever becomes of the currency in ISO 4217.
+  exponent smallint NOT NULL DEFAULT 2
+    CONSTRAINT accounts_exponent_check CHECK (exponent BETWEEN 0 AND 4),
   balance bigint NOT NULL DEFAULT 0,
   floor bigint DEFAULT 0,
   status text NOT NULL DEFAULT 'open'
@@ -59,6 +62,24 @@ CREATE TABLE entries (
 
 -- The ledger's rules that no code path can skip.
 
+-- A currency has one exponent in a ledger: the one that its first account was opened with.
+CREATE FUNCTION keep_exponent() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF tg_op = 'UPDATE' THEN
+    RAISE EXCEPTION 'an account keeps its exponent: its balance is counted in it'
+      USING ERRCODE = 'check_violation';
+  END IF;
+  new.exponent := coalesce(
+    (SELECT exponent FROM accounts WHERE code = 'world:' || new.currency),
+    (SELECT exponent FROM accounts WHERE currency = new.currency LIMIT 1),
+    new.exponent
+  );
+  RETURN new;
+END $$;
+
+CREATE TRIGGER accounts_keep_exponent BEFORE INSERT OR UPDATE OF exponent ON accounts
+  FOR EACH ROW EXECUTE FUNCTION keep_exponent();
+
 CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   RAISE EXCEPTION '% is append-only: correct a transfer by reversing it', tg_table_name
@@ -87,14 +108,19 @@ $$;
 -- Order matters: both accounts are locked in id order before anything is decided, which is what
 -- makes crossing transfers queue instead of deadlock; each statement then has a fresh snapshot.
 -- NO KEY UPDATE, because FOR UPDATE would block the foreign-key checks of other inserts.
+--
+-- The amount is in minor units (1234), or, with p_decimal, as it is written (12.34): then the
+-- account's own exponent says what it is in minor units. Nothing is rounded.
 CREATE FUNCTION post_transfer(
-  p_id uuid, p_from uuid, p_to uuid, p_amount bigint, p_currency text,
+  p_id uuid, p_from uuid, p_to uuid, p_amount numeric, p_currency text,
+  p_decimal boolean DEFAULT false,
   OUT verdict text, OUT from_balance bigint, OUT to_balance bigint
 ) LANGUAGE plpgsql AS $$
 DECLARE
   one accounts;
   payer accounts;
   payee accounts;
+  minor numeric := p_amount;
   now timestamptz;
 BEGIN
   IF p_from = p_to THEN
@@ -112,14 +138,19 @@ BEGIN
     IF one.id = p_from THEN payer := one; ELSE payee := one; END IF;
   END LOOP;
 
+  IF p_decimal THEN
+    minor := p_amount * 10::numeric ^ payer.exponent;
+  END IF;
   verdict := CASE
     WHEN payer.id IS NULL OR payee.id IS NULL THEN 'unknown_account'
     WHEN payer.currency <> p_currency OR payee.currency <> p_currency THEN 'wrong_currency'
+    WHEN minor <> trunc(minor) THEN 'too_many_decimals'
+    WHEN minor > 9223372036854775807 THEN 'amount_too_large'
     WHEN payer.status <> 'open' OR payee.status <> 'open' THEN 'account_not_open'
-    -- Compared by subtraction from the bound: the sums themselves could overflow.
-    WHEN payee.balance > 9223372036854775807 - p_amount
-      OR payer.balance < -9223372036854775807 + p_amount THEN 'balance_out_of_range'
-    WHEN payer.floor IS NOT NULL AND payer.balance - p_amount < payer.floor
+    -- In numerics, which do not overflow.
+    WHEN payee.balance + minor > 9223372036854775807
+      OR payer.balance - minor < -9223372036854775807 THEN 'balance_out_of_range'
+    WHEN payer.floor IS NOT NULL AND payer.balance - minor < payer.floor
       THEN 'insufficient_funds'
   END;
   IF verdict IS NOT NULL THEN
@@ -129,7 +160,7 @@ BEGIN
   -- Read under the locks, so that along one account time never runs against the versions.
   now := clock_timestamp();
   INSERT INTO transfers (id, from_account, to_account, amount, currency, posted_at)
-    VALUES (p_id, p_from, p_to, p_amount, p_currency, now)
+    VALUES (p_id, p_from, p_to, minor, p_currency, now)
     ON CONFLICT (id) DO NOTHING;
   IF NOT FOUND THEN
     -- Another delivery of the same job posted it first: change nothing. The caller finds that out
@@ -138,12 +169,12 @@ BEGIN
     RETURN;
   END IF;
 
-  from_balance := payer.balance - p_amount;
-  to_balance := payee.balance + p_amount;
+  from_balance := payer.balance - minor;
+  to_balance := payee.balance + minor;
   UPDATE accounts SET balance = from_balance, version = payer.version + 1 WHERE id = p_from;
   UPDATE accounts SET balance = to_balance, version = payee.version + 1 WHERE id = p_to;
   INSERT INTO entries (account_id, version, transfer_id, amount, balance_after, posted_at) VALUES
-    (p_from, payer.version + 1, p_id, -p_amount, from_balance, now),
-    (p_to, payee.version + 1, p_id, p_amount, to_balance, now);
+    (p_from, payer.version + 1, p_id, -minor, from_balance, now),
+    (p_to, payee.version + 1, p_id, minor, to_balance, now);
   verdict := 'posted';
 END $$;

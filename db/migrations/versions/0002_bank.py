@@ -20,3 +20,4 @@ def downgrade() -> None:
     for table in ("entries", "transfers", "accounts", "users"):
         op.drop_table(table)
     op.execute("DROP FUNCTION refuse_change")
+    op.execute("DROP FUNCTION keep_exponent")
