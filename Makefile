@@ -32,8 +32,9 @@ demo: $(STAMP) ## start PostgreSQL, Valkey and workers, and watch them work
 bench: $(STAMP) ## measure throughput and latency on this machine
 	@$(PY) -m tests.bench $(ARGS)
 
-# A file stays in one process; each process has its own servers, hence the bound.
-ON_ALL_CORES := --numprocesses auto --maxprocesses 4 --dist loadfile
+# A file stays in one process, in the order of the tree: files of one long test do not come last.
+# Each process has its own servers, hence the bound.
+ON_ALL_CORES := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 ##@ Check it
 .PHONY: test test-fast check check-rest format lint types imports lock-check generated chaos mutants image-check

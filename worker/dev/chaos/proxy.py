@@ -5,17 +5,21 @@ rule can tell from its opposite.
 """
 
 import asyncio
-from typing import Final, cast
+from asyncio import FIRST_COMPLETED, StreamReader, StreamWriter
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
 
 SSL_REQUEST: Final = bytes.fromhex("0000000804d2162f")
 NO_SSL: Final = b"N"
 """Nothing is encrypted on this machine, or no COMMIT could be seen."""
+CHUNK_BYTES_MAX: Final = 256 * 1024
 _QUERY: Final = b"Q"
 _HEAD: Final = 5
 
 
 class CommitProxy:
-    """Forwards connections to one server, and drops those whose COMMIT it is told to."""
+    """Forwards connections to one server, and drops those whose COMMIT is to lose its reply."""
 
     def __init__(self, host: str, port: int) -> None:
         self.upstream = (host, port)
@@ -30,8 +34,7 @@ class CommitProxy:
 
     async def start(self) -> int:
         """Listen on a free port of this machine, and return it."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Near(self), "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = int(self._server.sockets[0].getsockname()[1])
         return self.port
 
@@ -39,8 +42,33 @@ class CommitProxy:
         """Lose the replies to the next `count` COMMITs."""
         self.armed += count
 
+    async def stop(self) -> None:
+        """Stop listening; open connections end with their clients."""
+        if self._server is not None:
+            self._server.close()
+
+    async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
+        """Forward one client's connection until either end closes it."""
+        try:
+            server_reader, server_writer = await asyncio.open_connection(*self.upstream)
+        except OSError:
+            writer.transport.abort()
+            return
+        connection = _Connection(self, writer, server_writer)
+        halves = {
+            asyncio.create_task(connection.forward_requests(reader)),
+            asyncio.create_task(connection.forward_replies(server_reader)),
+        }
+        try:
+            await asyncio.wait(halves, return_when=FIRST_COMPLETED)
+        finally:
+            for half in halves:
+                half.cancel()
+            writer.close()
+            server_writer.close()
+
     def takes(self, data: bytes) -> bool:
-        """Count a COMMIT, and tell whether its reply is to be lost."""
+        """Count a COMMIT, and return whether its reply is to be lost."""
         if not is_commit(data):
             return False
         self.commits += 1
@@ -49,108 +77,41 @@ class CommitProxy:
         self.armed -= 1
         return True
 
-    async def stop(self) -> None:
-        """Stop listening; open connections end with their clients."""
-        if self._server is not None:
-            self._server.close()
+
+@dataclass
+class _Connection:
+    """A client's connection and its twin to the server."""
+
+    proxy: CommitProxy
+    client: StreamWriter
+    server: StreamWriter
+    loses_reply: bool = False
+
+    async def forward_requests(self, reader: StreamReader) -> None:
+        with suppress(OSError):
+            while data := await reader.read(CHUNK_BYTES_MAX):
+                if data == SSL_REQUEST:
+                    self.client.write(NO_SSL)
+                    continue
+                self.loses_reply = self.loses_reply or self.proxy.takes(data)
+                self.server.write(data)
+                await self.server.drain()
+
+    async def forward_replies(self, reader: StreamReader) -> None:
+        with suppress(OSError):
+            while data := await reader.read(CHUNK_BYTES_MAX):
+                if self.loses_reply:
+                    # PostgreSQL has answered, so what it answered to has happened.
+                    self.proxy.lost += 1
+                    self.client.transport.abort()
+                    return
+                self.client.write(data)
+                await self.client.drain()
 
 
 def is_commit(data: bytes) -> bool:
-    """Tell whether a client's message is the simple query COMMIT.
+    """Return whether a client's message is the simple query COMMIT.
 
     A client waits for the reply to every other message before it commits, so it stands alone.
     """
     return data[:1] == _QUERY and data[_HEAD:].lstrip()[:6].upper() == b"COMMIT"
-
-
-class _Half(asyncio.Protocol):
-    """One end of a connection; what it reads goes to the other."""
-
-    def __init__(self) -> None:
-        self.transport: asyncio.Transport | None = None
-        self.other: _Half | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        del error
-        if self.other is not None and self.other.transport is not None:
-            self.other.transport.close()
-
-    def pause_writing(self) -> None:
-        if self.other is not None and self.other.transport is not None:
-            self.other.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        if self.other is not None and self.other.transport is not None:
-            self.other.transport.resume_reading()
-
-    def send(self, data: bytes) -> None:
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.write(data)
-
-    def drop(self) -> None:
-        """End both halves at once, without a farewell."""
-        for half in (self, self.other):
-            if half is not None and half.transport is not None:
-                half.transport.abort()
-
-
-class _Near(_Half):
-    """The client's half."""
-
-    def __init__(self, proxy: CommitProxy) -> None:
-        super().__init__()
-        self._proxy = proxy
-        self._early: list[bytes] = []
-        self._connecting: asyncio.Task[None] | None = None
-        self.reply_is_lost = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._connecting = asyncio.get_running_loop().create_task(self._connect())
-
-    def data_received(self, data: bytes) -> None:
-        if data == SSL_REQUEST:
-            self.send(NO_SSL)
-        elif self.other is None:
-            self._early.append(data)
-        else:
-            self.reply_is_lost = self.reply_is_lost or self._proxy.takes(data)
-            self.other.send(data)
-
-    async def _connect(self) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            await loop.create_connection(lambda: _Far(self, self._proxy), *self._proxy.upstream)
-        except OSError:
-            self.drop()
-            return
-        for data in self._early:
-            cast("_Half", self.other).send(data)
-
-
-class _Far(_Half):
-    """The server's half."""
-
-    def __init__(self, near: _Near, proxy: CommitProxy) -> None:
-        super().__init__()
-        self._near = near
-        self._proxy = proxy
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self.other = self._near
-        self._near.other = self
-        if self._near.transport is None or self._near.transport.is_closing():
-            self.drop()
-
-    def data_received(self, data: bytes) -> None:
-        if self._near.reply_is_lost:
-            # PostgreSQL has answered, so what it answered to has happened.
-            self._proxy.lost += 1
-            self._near.reply_is_lost = False
-            self.drop()
-            return
-        self._near.send(data)
