@@ -49,13 +49,16 @@ async def read(redis: "ArqRedis", queue_name: str, limit: int = 100) -> list[Ent
     cursor = 0
     while len(entries) < limit:
         cursor, fields = await redis.hscan(key, cursor, count=limit)
+        unreadable = []
         for name, value in fields.items():
             if name == _DROPPED.encode():
                 continue
             try:
                 entries.append(_entry(name.decode(), value))
             except (ValueError, KeyError, TypeError, AttributeError):
-                await redis.hdel(key, name)  # type: ignore[misc]
+                unreadable.append(name)
+        if unreadable:
+            await redis.hdel(key, *unreadable)  # type: ignore[misc]
         if not cursor:
             break
     return entries

@@ -1,6 +1,7 @@
 """Results as arq's clients read them: of jobs that ran, and of jobs that were refused."""
 
-from typing import TYPE_CHECKING, Final
+import logging
+from typing import TYPE_CHECKING, Any, Final
 
 from arq.jobs import JobResult, serialize_result
 from arq.utils import ms_to_datetime, timestamp_ms, to_ms
@@ -11,7 +12,11 @@ if TYPE_CHECKING:
     from .claims import Claim
     from .decode import ReadyJob, Refusal
 
+logger = logging.getLogger("arq.worker")
+
 NOT_KEPT: Final = (b"", 0)
+KEEP_MAX_MS: Final = 100 * 366 * 86_400_000
+"""The longest that a result is kept; Redis refuses times that overflow."""
 
 
 def run_result(
@@ -30,7 +35,7 @@ def run_result(
     if not (forever or keep_s > 0):
         return NOT_KEPT
     start_ms, finish_ms = times_ms
-    data = serialize_result(
+    data = _serialize(
         job.name,
         job.args,
         job.kwargs,
@@ -45,7 +50,7 @@ def run_result(
         job_id=job.job_id,
         serializer=worker.job_serializer,
     )
-    return data or b"", 0 if forever else to_ms(keep_s)
+    return data, 0 if forever else min(to_ms(keep_s), KEEP_MAX_MS)
 
 
 def refusal_result(
@@ -60,7 +65,7 @@ def refusal_result(
     if not (worker.keep_result_forever or worker.keep_result_s > 0):
         return NOT_KEPT
     now_ms = timestamp_ms()
-    data = serialize_result(
+    data = _serialize(
         refusal.name,
         refusal.args,
         refusal.kwargs,
@@ -75,7 +80,8 @@ def refusal_result(
         job_id=claim.job_id,
         serializer=worker.job_serializer,
     )
-    return data or b"", 0 if worker.keep_result_forever else to_ms(worker.keep_result_s)
+    keep_ms = 0 if worker.keep_result_forever else to_ms(worker.keep_result_s)
+    return data, min(keep_ms, KEEP_MAX_MS)
 
 
 def passed_over(worker: "arq.worker.Worker", claim: "Claim", refusal: "Refusal") -> JobResult:
@@ -95,3 +101,12 @@ def passed_over(worker: "arq.worker.Worker", claim: "Claim", refusal: "Refusal")
         finish_time=now,
         queue_name=worker.queue_name,
     )
+
+
+def _serialize(*args: Any, **kwargs: Any) -> bytes:  # noqa: ANN401 - arq's dozen fields
+    """Return a result's bytes; none where even arq's stand-in for it cannot be written."""
+    try:
+        return serialize_result(*args, **kwargs) or b""
+    except BaseException as error:  # noqa: BLE001 - a serializer may raise what it likes
+        logger.error("a result cannot be serialized, it is not kept: %s", type(error))  # noqa: TRY400
+        return b""
