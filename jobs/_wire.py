@@ -4,7 +4,6 @@ It is arq's own layout, with JSON in place of pickle; docs/wire.md has it byte f
 module and `worker.loop`, which is useful without it, know it. Nothing here imports arq or redis.
 """
 
-import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,14 +29,17 @@ PROGRESS_PREFIX: Final = "teller:progress:"
 JOB_ID_NAMESPACE: Final = UUID("7e11e200-0000-5000-8000-6a6f62696473")
 
 BODY_KEPT_MS: Final = 7 * 24 * 3_600_000
-"""How long Redis keeps the body of a job in PostgreSQL after the job is due."""
+"""How long Redis keeps the body of a job in PostgreSQL, counted from when the job is due."""
 KEPT_UNTIL_ENDED: Final = 0
 """A job that Redis alone has must not expire: its body is deleted when the job ends."""
 
 JOBS_PER_CALL_MAX: Final = 500
 """Every other client of Redis waits while one script runs."""
 
-# KEYS: queue, bell. ARGV: two key prefixes, then per job: id, body, run_at_ms, kept_ms.
+# KEYS: queue, bell. ARGV: two key prefixes, then per job: id, the body up to the value of its `et`,
+# that value ('' for now), run_at_ms, delay_ms (both '' for now), and how long the body is kept.
+# "Now" is this server's, and no client's: of clocks that disagree only one counts.
+#
 # A job that Redis has already is left as it is: its body may have been read, its score may be a
 # lease. The queue entry is made even if the body is there, which repairs half of a job.
 #
@@ -45,25 +47,42 @@ JOBS_PER_CALL_MAX: Final = 500
 # it. Returns whether the queue lacked it. A job without one is in Redis alone, so a kept result is
 # the job itself. Returns the body or the result that was there, '' if neither.
 _PUT: Final = """
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local function text_of(ms) return string.format('%.0f', ms) end
 local replies = {}
-for i = 3, #ARGV, 4 do
-  local id, body, run_at_ms, kept_ms = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+for i = 3, #ARGV, 6 do
+  local id, body, kept_ms = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 5])
+  body = body .. (ARGV[i + 2] == '' and text_of(now_ms) or ARGV[i + 2]) .. '}'
+  local run_at_ms = tonumber(ARGV[i + 3]) or now_ms + (tonumber(ARGV[i + 4]) or 0)
   local body_key, result_key = ARGV[1] .. id, ARGV[2] .. id
-  if kept_ms ~= '0' then
-    redis.call('SET', body_key, body, 'NX', 'PX', kept_ms)
-    replies[#replies + 1] = redis.call('ZADD', KEYS[1], 'NX', run_at_ms, id)
+  if kept_ms > 0 then
+    kept_ms = kept_ms + math.max(run_at_ms - now_ms, 0)
+    redis.call('SET', body_key, body, 'NX', 'PX', text_of(kept_ms))
+    replies[#replies + 1] = redis.call('ZADD', KEYS[1], 'NX', text_of(run_at_ms), id)
   else
     local existing = redis.call('GET', body_key)
     local result = not existing and redis.call('GET', result_key)
     if not result then
       redis.call('SET', body_key, body, 'NX')
-      redis.call('ZADD', KEYS[1], 'NX', run_at_ms, id)
+      redis.call('ZADD', KEYS[1], 'NX', text_of(run_at_ms), id)
     end
     replies[#replies + 1] = existing or result or ''
   end
 end
 redis.call('ZADD', KEYS[2], 0, 'ring')
 return replies
+"""
+
+# KEYS: queue, aborts. ARGV: ids. A request in the future, by a client's clock, would be deleted by
+# a worker. A job that waits is brought forward: a worker that claims it then sees the request.
+_ABORT: Final = """
+local time = redis.call('TIME')
+local now_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+for _, id in ipairs(ARGV) do
+  redis.call('ZADD', KEYS[2], now_ms, id)
+  redis.call('ZADD', KEYS[1], 'XX', 1, id)
+end
 """
 
 
@@ -76,9 +95,11 @@ class QueuedJob:
     payload_json: str | None = None
     """None: the worker reads the payload in PostgreSQL, by the id."""
     run_at_ms: int | None = None
-    """Unix milliseconds before which it does not run; None for now."""
+    """Unix milliseconds before which it does not run; None for now, or for after its delay."""
+    delay_ms: int | None = None
+    """How long from now it does not run, by Redis' clock."""
     enqueued_at_ms: int | None = None
-    """Unix milliseconds at which it was accepted; None for now."""
+    """Unix milliseconds at which it was accepted; None for now, by Redis' clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +111,18 @@ class Found:
     run_at_ms: float | None
     """Its score in the queue; None if the queue does not have it."""
     has_body: bool
+    now_ms: float
+    """When this was so, by Redis' clock."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it is queued or running."""
+        return self.running or self.has_body or self.run_at_ms is not None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether Redis has anything of it."""
+        return self.is_waiting or self.result is not None
 
 
 def job_id_of(redis_id: str) -> UUID:
@@ -140,6 +173,42 @@ def queued_job(
     )
 
 
+def rejected_answer(rejection: dict[str, Any]) -> dict[str, Any]:
+    """Return a rejection as the job's result in Redis."""
+    return {"rejected": rejection}
+
+
+def completed_answer(result: Any) -> Any:  # noqa: ANN401 - any JSON
+    """Return a completed job's result as it stands in Redis: itself.
+
+    Only one that looks like a rejection, or like a result that is set apart in this way, is set
+    apart: `{"completed": result}`.
+    """
+    return {"completed": result} if _is_marked(result) else result
+
+
+def read_answer(answer: Any) -> tuple[bool, Any]:  # noqa: ANN401 - any JSON
+    """Return whether an answer in Redis is a rejection, and the rejection or the result."""
+    if not _is_marked(answer):
+        return False, answer
+    if "rejected" in answer:
+        return True, answer["rejected"]
+    return False, answer["completed"]
+
+
+def _is_marked(answer: object) -> bool:
+    while isinstance(answer, dict) and answer.keys() == {"completed"}:
+        answer = answer["completed"]
+    if not isinstance(answer, dict) or answer.keys() != {"rejected"}:
+        return False
+    rejection = answer["rejected"]
+    return (
+        isinstance(rejection, dict)
+        and isinstance(rejection.get("code"), str)
+        and rejection.keys() <= {"code", "message"}
+    )
+
+
 async def put(redis: "Redis", jobs: Sequence[QueuedJob], queue_name: str = QUEUE) -> int:
     """Queue jobs that PostgreSQL has, and wake a worker; return how many the queue lacked.
 
@@ -149,9 +218,7 @@ async def put(redis: "Redis", jobs: Sequence[QueuedJob], queue_name: str = QUEUE
     Raises:
         redis.exceptions.RedisError: Redis is away; some may be queued.
     """
-    now_ms = _now_ms()
-    rows = [_row(job, now_ms, max((job.run_at_ms or 0) - now_ms, 0) + BODY_KEPT_MS) for job in jobs]
-    return sum(await _put(redis, rows, queue_name))
+    return sum(await _put(redis, [_row(job, BODY_KEPT_MS) for job in jobs], queue_name))
 
 
 async def create(
@@ -167,8 +234,7 @@ async def create(
     Raises:
         redis.exceptions.RedisError: Redis is away; some may be queued.
     """
-    now_ms = _now_ms()
-    replies = await _put(redis, [_row(job, now_ms, KEPT_UNTIL_ENDED) for job in jobs], queue_name)
+    replies = await _put(redis, [_row(job, KEPT_UNTIL_ENDED) for job in jobs], queue_name)
     return [reply or None for reply in replies]
 
 
@@ -179,34 +245,35 @@ async def find(redis: "Redis", redis_id: str, queue_name: str = QUEUE) -> Found:
         pipe.exists(IN_PROGRESS_PREFIX + redis_id)
         pipe.zscore(queue_name, redis_id)
         pipe.exists(JOB_PREFIX + redis_id)
-        result, running, run_at_ms, has_body = await pipe.execute()
-    return Found(result, bool(running), run_at_ms, bool(has_body))
+        pipe.time()
+        result, running, run_at_ms, has_body, (seconds, microseconds) = await pipe.execute()
+    now_ms = seconds * 1000 + microseconds / 1000
+    return Found(result, bool(running), run_at_ms, bool(has_body), now_ms)
 
 
 async def abort(redis: "Redis", redis_ids: Collection[str], queue_name: str = QUEUE) -> None:
     """Ask the workers to abort jobs, as arq's own client does."""
     if not redis_ids:
         return
-    async with redis.pipeline(transaction=True) as pipe:
-        pipe.zadd(ABORTS, dict.fromkeys(redis_ids, _now_ms()))
-        # A job that waits is brought forward: a worker that claims it then sees the request.
-        pipe.zadd(queue_name, dict.fromkeys(redis_ids, 1), xx=True)
-        await pipe.execute()
+    ids = list(redis_ids)
+    for start in range(0, len(ids), JOBS_PER_CALL_MAX):
+        some = ids[start : start + JOBS_PER_CALL_MAX]
+        call = ("EVAL", _ABORT, 2, queue_name, ABORTS, *some)
+        await redis.execute_command(*call)  # type: ignore[no-untyped-call]
 
 
-_Row = tuple[str, str, int, int]
+_Row = tuple[str | int, ...]
 
 
-def _row(job: QueuedJob, now_ms: int, kept_ms: int) -> _Row:
-    run_at_ms = now_ms if job.run_at_ms is None else job.run_at_ms
-    return job.id, _body(job, now_ms), run_at_ms, kept_ms
+def _row(job: QueuedJob, kept_ms: int) -> _Row:
+    times = (job.enqueued_at_ms, job.run_at_ms, job.delay_ms)
+    return job.id, _body(job), *("" if time is None else time for time in times), kept_ms
 
 
-def _body(job: QueuedJob, now_ms: int) -> str:
-    """Return the job as arq's workers read it: `arq.jobs.serialize_job`, in JSON."""
-    enqueued_at_ms = now_ms if job.enqueued_at_ms is None else job.enqueued_at_ms
+def _body(job: QueuedJob) -> str:
+    """Return the job as arq's workers read it (`arq.jobs.serialize_job`, in JSON), up to `et`."""
     kind = to_json(job.kind).decode()
-    return f'{{"t":null,"f":{kind},"a":[{job.payload_json or ""}],"k":{{}},"et":{enqueued_at_ms}}}'
+    return f'{{"t":null,"f":{kind},"a":[{job.payload_json or ""}],"k":{{}},"et":'
 
 
 async def _put(redis: "Redis", rows: Sequence[_Row], queue_name: str) -> list[Any]:
@@ -226,7 +293,3 @@ def _calls(rows: Sequence[_Row], queue_name: str) -> Iterator[tuple[Any, ...]]:
         arguments = [part for row in rows[start : start + JOBS_PER_CALL_MAX] for part in row]
         keys = (queue_name, queue_name + BELL_SUFFIX)
         yield ("EVAL", _PUT, len(keys), *keys, JOB_PREFIX, RESULT_PREFIX, *arguments)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

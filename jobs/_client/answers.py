@@ -9,6 +9,7 @@ from .._decisions import Cancel, Rejected
 from .._errors import JobDeadError, KeyConflictError
 from .._payload import Result
 from .._registry import registry
+from .._wire import read_answer
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -44,7 +45,12 @@ class End:
 
 
 def end_in_redis(stored: "bytes | str") -> End | None:
-    """Read what a worker stored as a job's result; None if it is no JSON, as in arq's pickles."""
+    """Read what a worker stored as a job's result.
+
+    Returns:
+        None if that is no end for good: no JSON, as in arq's pickles, or a failure in arq's own
+        words (an abort or a time limit of its stock worker, say), which no row confirms.
+    """
     try:
         result = from_json(stored)
     except ValueError:
@@ -52,23 +58,20 @@ def end_in_redis(stored: "bytes | str") -> End | None:
     return _end_of(result) if isinstance(result, dict) else None
 
 
-def _end_of(result: dict[str, Any]) -> End:
+def _end_of(result: dict[str, Any]) -> End | None:
     kind, value = str(result.get("f")), result.get("r")
     if result.get("s"):
-        match value:
-            case {"rejected": {"code": str()} as rejected, **more} if not more:
-                return End("rejected", kind, rejected)
-        return End("completed", kind, value)
+        is_rejection, answer = read_answer(value)
+        return End("rejected" if is_rejection else "completed", kind, answer)
     failure = value if isinstance(value, dict) else {}
     match failure.get("error"):
         case "JobCancelledError":
             return End("cancelled", kind, {"reason": failure.get("message")})
-        case "CancelledError":
-            return End("cancelled", kind, {"reason": "aborted"})
         case "JobConflictError":
             return End("conflict", kind, None)
-        case _:
+        case "JobDeadError":
             return End("dead", kind, None)
+    return None
 
 
 def answer_of(job_id: "UUID", end: End) -> Answer:

@@ -165,7 +165,7 @@ class Client:
         enqueued = enqueue_in_session(session, requests)
         if self._ringer is not None:
             created = [
-                queued_job(one.redis_id, request.kind, request.payload_json, request.run_at)
+                queued_job(one.redis_id, request.kind, request.payload_json, one.run_at)
                 for one, request in zip(enqueued, requests, strict=True)
                 if one.created
             ]

@@ -36,7 +36,7 @@ class Handle:
         return self.created is False
 
     async def status(self) -> "Status":
-        """Return where the job is now.
+        """Return where the job is now, by its row where the client has `sessions`.
 
         Raises:
             JobNotFoundError: no such job, in PostgreSQL or Redis, as far as the client has them.
@@ -71,8 +71,9 @@ class Handle:
     ) -> bool:
         """Cancel the job unless it has taken effect; return whether it will never take effect.
 
-        With `sessions` PostgreSQL decides, at once. With Redis alone it is arq's abort: a request
-        that a worker may answer within `timeout` seconds; if none does, this returns False.
+        With `sessions` PostgreSQL decides, at once, about a job that has its row. Otherwise it is
+        arq's abort: a request that a worker answers once the job's row says what became of it. If
+        none does within `timeout` seconds, this returns False; the request stands.
 
         Raises:
             JobNotFoundError: no such job, in PostgreSQL or Redis, as far as the client has them.

@@ -1,8 +1,9 @@
 """Jobs through Redis alone, in arq's own layout and in JSON. See docs/wire.md."""
 
-from typing import TYPE_CHECKING, Any
-
-from pydantic_core import from_json
+import json
+from datetime import timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
 
 from .._errors import KeyConflictError
 from .._wire import QueuedJob, create, milliseconds, redis_id_of
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from redis.asyncio import Redis
+
+MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 async def enqueue_in_redis(
@@ -42,16 +45,34 @@ def _queued(request: CheckedRequest) -> QueuedJob:
         kind=request.kind,
         payload_json=request.payload_json,
         run_at_ms=None if request.run_at is None else milliseconds(request.run_at),
+        delay_ms=None if request.delay is None else round(request.delay / MILLISECOND),
     )
 
 
 def _is_same(request: CheckedRequest, found: "bytes | str") -> bool:
     """Compare with the body or result that Redis has, where it is JSON; a pickle is left alone."""
     try:
-        stored: Any = from_json(found)
+        stored = _read(found)
         kind, arguments = stored["f"], stored["a"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return True
     if kind != request.kind or not isinstance(arguments, list) or len(arguments) != 1:
         return True
-    return bool(arguments[0] == from_json(request.payload_json))
+    return _is_equal(arguments[0], _read(request.payload_json))
+
+
+def _read(text: "bytes | str") -> Any:  # noqa: ANN401 - JSON
+    """Read JSON without rounding a number."""
+    return json.loads(text, parse_float=Decimal, parse_int=Decimal)
+
+
+def _is_equal(one: object, other: object) -> bool:
+    """Compare JSON as PostgreSQL's jsonb does: numbers by value, and true is no number."""
+    match one, other:
+        case dict(), dict():
+            return one.keys() == other.keys() and all(
+                _is_equal(value, other[key]) for key, value in one.items()
+            )
+        case list(), list():
+            return len(one) == len(other) and all(map(_is_equal, one, other))
+    return type(one) is type(other) and one == other

@@ -33,6 +33,8 @@ class CheckedRequest:
     payload_json: str
     key: str | None
     run_at: datetime | None
+    delay: timedelta | None
+    """Counted by the server that accepts the job: the caller's clock may be wrong."""
     traceparent: str | None
 
 
@@ -43,6 +45,8 @@ class Enqueued:
     redis_id: str
     created: bool
     """False: the job was already accepted, with the same payload."""
+    run_at: datetime | None = None
+    """Not before this time, where the server that accepted the job has said so."""
 
 
 def check(request: "Payload | Request") -> CheckedRequest:
@@ -54,21 +58,16 @@ def check(request: "Payload | Request") -> CheckedRequest:
     """
     if not isinstance(request, Request):
         request = Request(request)
+    if request.run_at is not None and request.delay is not None:
+        raise ValueError("give run_at or delay, not both")
     return CheckedRequest(
         kind=request.payload.kind,
         payload_json=payload_json(request.payload),
         key=checked_key(request.key),
-        run_at=_time_of(request),
+        run_at=None if request.run_at is None else checked_time(request.run_at),
+        delay=None if request.delay is None else checked_delay(request.delay),
         traceparent=_traceparent(),
     )
-
-
-def _time_of(request: Request) -> datetime | None:
-    if request.run_at is not None and request.delay is not None:
-        raise ValueError("give run_at or delay, not both")
-    if request.delay is not None:
-        return checked_time(datetime.now(UTC) + request.delay)
-    return None if request.run_at is None else checked_time(request.run_at)
 
 
 def checked_key(key: str | None) -> str | None:
@@ -106,6 +105,19 @@ def checked_time(run_at: datetime) -> datetime:
     if in_utc.year < YEAR_MIN:
         raise InvalidTimeError("run_at is outside the years 1970 to 9999: leave it out for now")
     return in_utc
+
+
+def checked_delay(delay: timedelta) -> timedelta:
+    """Return the delay if what it leads to can be stored, as far as this clock can tell.
+
+    Raises:
+        InvalidTimeError: it leads outside the years 1970 to 9999.
+    """
+    try:
+        checked_time(datetime.now(UTC) + delay)
+    except OverflowError:
+        raise InvalidTimeError("the delay leads outside the years 1970 to 9999") from None
+    return delay
 
 
 def _traceparent() -> str | None:

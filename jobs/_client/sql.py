@@ -27,13 +27,19 @@ if TYPE_CHECKING:
 # One statement for one job or thousands. `try_enqueue_job` returns a refusal instead of raising it,
 # which leaves the caller's transaction usable.
 TRY_ENQUEUE: Final = """
-    SELECT answer.id, answer.created, answer.fault, answer.message, answer.hint
+    SELECT answer.id, answer.created, due.run_at,
+           answer.fault, answer.message, answer.hint
     FROM ROWS FROM (
       jsonb_to_recordset(CAST(:requests AS jsonb))
-      AS (kind text, payload jsonb, key text, run_at timestamptz, traceparent text)
-    ) WITH ORDINALITY AS request (kind, payload, key, run_at, traceparent, position)
+      AS (kind text, payload jsonb, key text, run_at timestamptz, delay_s double precision,
+          traceparent text)
+    ) WITH ORDINALITY AS request (kind, payload, key, run_at, delay_s, traceparent, position)
+    CROSS JOIN LATERAL (
+      SELECT coalesce(request.run_at, clock_timestamp() + make_interval(secs => request.delay_s))
+        AS run_at
+    ) AS due
     CROSS JOIN LATERAL try_enqueue_job(
-      request.kind, request.payload, request.key, request.run_at, NULL, request.traceparent
+      request.kind, request.payload, request.key, due.run_at, NULL, request.traceparent
     ) AS answer
     ORDER BY request.position
 """
@@ -82,7 +88,7 @@ def enqueue_in_session(session: "Session", requests: "Sequence[CheckedRequest]")
     for row in rows:
         if row.fault is not None:
             raise FAULTS.get(row.fault, ClientError)(f"{row.message}: {row.hint}")
-    return [Enqueued(str(row.id), row.created) for row in rows]
+    return [Enqueued(str(row.id), row.created, row.run_at) for row in rows]
 
 
 def find_job(session: "Session", job_id: "UUID") -> JobRow | None:
@@ -108,6 +114,7 @@ def _row(request: CheckedRequest) -> str:
             "kind": request.kind,
             "key": request.key,
             "run_at": request.run_at,
+            "delay_s": None if request.delay is None else request.delay.total_seconds(),
             "traceparent": request.traceparent,
         }
     ).decode()

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from jobs import Cancel, Client, JobDeadError, KeyConflictError, Rejected
 from jobs._client.answers import End, answer_of, end_in_redis
+from jobs._wire import completed_answer, read_answer, rejected_answer
 from tests.letters import LetterSent, Repeated, RepeatValue
 from tests.worker.running import running_worker
 
@@ -84,3 +85,30 @@ async def test_a_result_that_looks_like_a_rejection_is_a_result(
 
 def test_a_conflict_is_dead_to_its_sender():
     assert End("conflict", "send_letter", None).status == "dead"
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"rejected": {"code": "no"}},
+        {"completed": {"rejected": {"code": "no", "message": ""}}},
+        {"completed": {"completed": {"rejected": {"code": "no"}}}},
+        {"completed": True},
+        {"rejected": {"code": "no", "by": "x"}},
+        {},
+        None,
+    ],
+)
+def test_any_result_is_read_as_it_was_written(result):
+    assert read_answer(completed_answer(result)) == (False, result)
+
+
+def test_a_rejection_is_read_as_one():
+    rejection = {"code": "no", "message": "never"}
+
+    assert read_answer(rejected_answer(rejection)) == (True, rejection)
+
+
+@pytest.mark.parametrize("error", ["CancelledError", "TimeoutError", "JobExecutionFailed", None])
+def test_a_failure_in_arqs_own_words_is_no_end(error):
+    assert end_in_redis(stored(success=False, answer={"error": error, "message": ""})) is None

@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import replace
+from unittest.mock import ANY
 
 import pytest
 from arq import constants
@@ -161,14 +162,17 @@ async def test_other_queues_have_their_own_bell(redis, way_in):
 
 
 async def test_a_job_is_found_where_it_is(redis):
-    nowhere = Found(result=None, running=False, run_at_ms=None, has_body=False)
+    nowhere = Found(result=None, running=False, run_at_ms=None, has_body=False, now_ms=ANY)
     assert await find(redis, "a") == nowhere
+    assert not nowhere.is_known
     await put(redis, [QueuedJob("a", "f", run_at_ms=7)])
     assert await find(redis, "a") == replace(nowhere, run_at_ms=7, has_body=True)
     await redis.set("arq:in-progress:a", b"a worker")
     await redis.set("arq:result:b", b"done")
     assert (await find(redis, "a")).running
     assert (await find(redis, "b")).result == b"done"
+    assert not (await find(redis, "b")).is_waiting
+    assert abs((await find(redis, "b")).now_ms - now_ms()) < 60_000
 
 
 async def test_an_abort_brings_waiting_jobs_forward_and_queues_no_others(redis):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from arq import Retry
 from arq.worker import Function, func
 
+from jobs._wire import completed_answer, rejected_answer
 from worker.errors import JobCancelledError, JobConflictError, JobDeadError
 from worker.execution import failures
 from worker.execution import serializer as wire
@@ -19,6 +20,7 @@ from worker.execution.delivery import read_delivery
 from worker.execution.outcome import Conflict, Finished, Later, Outcome
 from worker.loop import Worker
 from worker.loop.decode import ABORTED
+from worker.loop.outcomes import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,6 +62,7 @@ class TellerWorker(Worker):
         executor: Executor | None = self.ctx.get(EXECUTOR)
         if ending.reason == ABORTED and executor is not None:
             await executor.abort(ending.job_id)
+            return Failed(JobCancelledError("aborted by a client"))
         return ending.outcome
 
 
@@ -137,13 +140,10 @@ def _to_arq(outcome: Outcome) -> Any:  # noqa: ANN401 - the job's own result
         JobDeadError, JobCancelledError, JobConflictError: final, and not a success.
     """
     match outcome:
-        case Finished("completed", {"rejected": _} as result) if len(result) == 1:
-            # With that key alone it would be read as a rejection; readers ignore unknown fields.
-            return {**result, "completed": True}
         case Finished("completed", result):
-            return result
+            return completed_answer(result)
         case Finished("rejected", result):
-            return {"rejected": result}
+            return rejected_answer(result)
         case Finished("cancelled", result):
             raise JobCancelledError(str((result or {}).get("reason", "cancelled")))
         case Finished("dead", _):
