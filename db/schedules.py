@@ -32,13 +32,24 @@ MARKS = text("SELECT name, checked_until, spec FROM schedules WHERE name = ANY(:
 # Another worker that holds the row is doing this very work.
 HOLD = text("SELECT checked_until FROM schedules WHERE name = :name FOR UPDATE SKIP LOCKED")
 
+# A job under the run's key that is none of its own: with another payload, or put off for later.
+OFFER = text("""
+    SELECT offered.id,
+           offered.fault IN ('TL003', 'TL004')
+             OR NOT offered.created AND j.state = 'queued' AND j.run_at > :fire_at AS key_taken,
+           offered.fault
+    FROM try_enqueue_job(:kind, CAST(:payload AS jsonb), :key, :fire_at, NULL, NULL) AS offered
+    LEFT JOIN jobs j ON j.id = offered.id
+""")
+
+# Raises why not.
+ACCEPT = text("""
+    SELECT id FROM accept_job(:kind, CAST(:payload AS jsonb), :key, :fire_at, NULL, NULL)
+""")
+
 # The primary key is the alarm behind the row lock: a run that was made is never made again.
-MAKE = text("""
-    WITH accepted AS (
-      SELECT id FROM accept_job(:kind, CAST(:payload AS jsonb), :key, :fire_at, NULL, NULL)
-    )
-    INSERT INTO occurrences (schedule, fire_at, job_id)
-    SELECT :schedule, :fire_at, id FROM accepted
+NOTE = text("""
+    INSERT INTO occurrences (schedule, fire_at, job_id) VALUES (:schedule, :fire_at, :job_id)
     ON CONFLICT DO NOTHING
     RETURNING job_id
 """)
@@ -68,6 +79,16 @@ class Occurrence:
     kind: str
     payload_json: str
     key: str
+
+
+@dataclass(frozen=True, slots=True)
+class New:
+    """One run that was made now."""
+
+    fire_at: datetime
+    job_id: UUID
+    key_taken: bool
+    """Whether somebody's job has its key, so that its own has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,18 +153,33 @@ class Schedules:
         mark: datetime | None = await self._session.scalar(HOLD, {"name": name})
         return mark
 
-    async def make(self, occurrences: "Sequence[Occurrence]") -> list[tuple[datetime, UUID]]:
-        """Accept a job for each run that was not made before; return those that were new."""
-        made: list[tuple[datetime, UUID]] = []
+    async def make(self, occurrences: "Sequence[Occurrence]") -> list[New]:
+        """Accept a job for each run that was not made before; return those that were new.
+
+        The job has the run's key, so that it can be found by it. Where somebody's job has that key
+        already the run gets a job without one: what makes it happen once is its occurrence.
+
+        Raises:
+            DBAPIError: a job is refused: its kind is unknown, or its payload invalid.
+        """
+        new: list[New] = []
         for one in occurrences:
             place = {"schedule": one.schedule, "fire_at": one.fire_at}
             if await self._session.scalar(IS_MADE, place) is not None:
                 continue
-            job = {"kind": one.kind, "payload": one.payload_json, "key": one.key}
-            job_id = await self._session.scalar(MAKE, {**place, **job})
-            if job_id is not None:
-                made.append((one.fire_at, job_id))
-        return made
+            job_id, key_taken = await self._accept(one)
+            if await self._session.scalar(NOTE, {**place, "job_id": job_id}) is not None:
+                new.append(New(one.fire_at, job_id, key_taken))
+        return new
+
+    async def _accept(self, one: Occurrence) -> tuple[UUID, bool]:
+        job = {"kind": one.kind, "payload": one.payload_json, "fire_at": one.fire_at}
+        offered = (await self._session.execute(OFFER, {**job, "key": one.key})).one()
+        if offered.fault is None and not offered.key_taken:
+            return offered.id, False
+        key = None if offered.key_taken else one.key
+        job_id: UUID = await self._session.scalar(ACCEPT, {**job, "key": key})
+        return job_id, bool(offered.key_taken)
 
     async def decide(self, name: str, until: datetime, missed: int) -> None:
         """Move a schedule's mark, and count the runs that were dropped."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+    from db.schedules import New
     from jobs import Job, Schedule
     from worker.monitoring.events import Events
 
@@ -180,18 +181,23 @@ class Scheduler:
             made = await schedules.make(_occurrences(job, schedule, decision))
             await schedules.decide(schedule.name, decision.checked_until, decision.missed)
             await session.commit()
-        for fire_at, job_id in made:
-            self._events.emit(
-                "schedule.made",
-                schedule=schedule.name,
-                kind=job.kind,
-                fire_at=fire_at.isoformat(),
-                job_id=str(job_id),
-                late_s=round((now - fire_at).total_seconds(), 3),
-            )
+        for run in made:
+            self._tell(job, schedule, run, now)
         if decision.missed:
             self._events.emit("schedule.missed", schedule=schedule.name, runs=decision.missed)
         return decision.more
+
+    def _tell(self, job: "Job", schedule: "Schedule", run: "New", now: datetime) -> None:
+        which = {
+            "schedule": schedule.name,
+            "kind": job.kind,
+            "fire_at": run.fire_at.isoformat(),
+            "job_id": str(run.job_id),
+        }
+        if run.key_taken:
+            self._events.emit("schedule.key_taken", **which)
+        late_s = round((now - run.fire_at).total_seconds(), 3)
+        self._events.emit("schedule.made", **which, late_s=late_s)
 
 
 def _occurrences(job: "Job", schedule: "Schedule", decision: Due) -> list[Occurrence]:

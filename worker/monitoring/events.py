@@ -172,6 +172,12 @@ EVENTS: Final = {
             Observe("schedule_late_seconds", "late_s", _BY_SCHEDULE),
         ),
     ),
+    "schedule.key_taken": Event(
+        WARNING,
+        "Somebody's job has the key of a run, so the run's own job was accepted without a key.",
+        ("schedule", "kind", "fire_at", "job_id"),
+        counts=(Count("schedule_keys_taken", _BY_SCHEDULE),),
+    ),
     "schedule.missed": Event(
         WARNING,
         "Runs came due while no worker ran, and were dropped by policy.",

@@ -91,6 +91,9 @@ COUNTED: Final = {
     "redis_losses": Counted("Times that Redis stopped answering."),
     "schedule_runs": Counted("Runs of schedules made here.", ("schedule",)),
     "schedule_missed": Counted("Runs of schedules that were dropped by policy.", ("schedule",)),
+    "schedule_keys_taken": Counted(
+        "Runs of schedules whose key somebody's job had already.", ("schedule",)
+    ),
     "schedule_failures": Counted("Runs of schedules whose job was refused.", ("schedule",)),
     "schedule_late_seconds": Counted(
         "How long after its time a run of a schedule was made.", ("schedule",), LATE_BUCKETS

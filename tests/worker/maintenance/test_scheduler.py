@@ -278,6 +278,47 @@ async def test_a_schedule_whose_job_is_refused_does_not_hold_up_the_others(
     assert 0 < pause_s <= ON_TIME.total_seconds()
 
 
+TAKEN = "nightly@2026-03-10T02:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("payload", "run_at"),
+    [('{"batch_max": 7}', NIGHT), ("{}", NIGHT + 365 * DAY)],
+    ids=["another payload", "the same payload, put off"],
+)
+async def test_somebodys_job_under_the_key_of_a_run_does_not_stop_the_schedule(
+    sessions, clock, emitted, payload, run_at
+):
+    duty = scheduler(sessions, clock, emitted, nightly())
+    await duty.step()
+    async with sessions() as session, session.begin():
+        taker = await session.scalar(
+            text(
+                "INSERT INTO jobs (kind, key, payload, run_at) "
+                "VALUES ('purge_record', :key, CAST(:payload AS jsonb), :run_at) RETURNING id"
+            ),
+            {
+                "key": TAKEN,
+                "payload": payload if payload != "{}" else PurgeRecord().model_dump_json(),
+                "run_at": run_at,
+            },
+        )
+    for night in range(2):
+        clock.now = NIGHT + night * DAY + SECOND
+        await duty.step()
+
+    assert await occurrences(sessions) == [NIGHT, NIGHT + DAY]
+    assert {("purge_record", None, NIGHT), ("purge_record", TAKEN, run_at)} <= set(
+        await jobs(sessions)
+    )
+    assert [name for name, _ in emitted] == [
+        "schedule.key_taken",
+        "schedule.made",
+        "schedule.made",
+    ]
+    assert emitted[0][1]["job_id"] == emitted[1][1]["job_id"] != str(taker)
+
+
 async def test_a_payload_may_depend_on_the_local_time_of_its_run(sessions, clock, emitted):
     seen = []
 
