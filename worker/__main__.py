@@ -1,6 +1,12 @@
 """`python -m worker COMMAND`: every file or folder in `worker/cli/` is a command."""
 
 import sys
+
+from worker.process.signals import hold_signals
+
+if sys.argv[1:2] == ["run"]:
+    hold_signals()  # before the imports below, which take a second
+
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pkgutil import iter_modules

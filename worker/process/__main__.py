@@ -4,14 +4,22 @@ The process is new, so that the libraries of the command line take no memory in 
 from the environment.
 """
 
+from worker.process.signals import hold_signals
+
+if __name__ == "__main__":
+    hold_signals()  # before the imports below, which take a second
+
 import os
+import signal
 import sys
+from functools import partial
 from typing import Final
 
 from worker.app import create_worker
 from worker.errors import TellerError, report_error
 from worker.monitoring.logs import configure_all_logs
 from worker.process.memory import freeze_heap_once_started
+from worker.process.signals import is_ignored, release_signals
 from worker.process.supervisor import stop_with_supervisor
 from worker.settings import load_settings
 
@@ -31,13 +39,19 @@ def become_worker(*, burst: bool) -> None:
 
 
 def main() -> int:
-    """Run the worker until SIGTERM drains it, and return the exit code."""
+    """Run the worker until a signal drains it, and return the exit code."""
     try:
         settings = load_settings()
         configure_all_logs(settings.log_level)
         stop_with_supervisor()
         burst = BURST in sys.argv[1:]
-        create_worker(settings, burst=burst, subscribers=[freeze_heap_once_started]).run()
+        worker = create_worker(settings, burst=burst, subscribers=[freeze_heap_once_started])
+        if not is_ignored(signal.SIGHUP):
+            drain = partial(worker.handle_sig_wait_for_completion, signal.SIGHUP)
+            worker.loop.add_signal_handler(signal.SIGHUP, drain)
+        # The loop runs this first of all: from then on a signal meets a worker that has begun.
+        worker.loop.call_soon(release_signals)
+        worker.run()
     except TellerError as error:
         return report_error(error)
     return 0

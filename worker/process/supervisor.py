@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from worker.monitoring.http.child import SLOT
+from worker.process.signals import STOP_SIGNALS, is_ignored, is_stop_pending, release_signals
 
 if TYPE_CHECKING:
     from worker.monitoring.events import Events
@@ -25,7 +26,6 @@ DOUBLINGS_MAX: Final = 16
 STEADY_AFTER_S: Final = 60.0
 """A child that ran this long had started well: the wait after its next crash is the first again."""
 PROCESSES_MAX: Final = 64
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 Wait = Callable[[asyncio.Event, float], Awaitable[bool]]
 """Waits for an event, so many seconds at most, and returns whether it was set."""
@@ -74,9 +74,13 @@ class Supervisor:
 
     async def run(self) -> int:
         """Run until every child has ended for good; return 0 when all ended well, else 1."""
+        if is_stop_pending():
+            return 0
         loop = asyncio.get_running_loop()
-        for number in SIGNALS:
-            loop.add_signal_handler(number, self._pass_on, number)
+        for number in STOP_SIGNALS:
+            if not is_ignored(number):
+                loop.add_signal_handler(number, self._pass_on)
+        release_signals()
         codes = await asyncio.gather(*(self._keep(slot) for slot in range(self._count)))
         return 0 if all(code == 0 for code in codes) else 1
 
@@ -86,6 +90,8 @@ class Supervisor:
         while True:
             started_at = self._clock()
             code = await self._run_child(slot)
+            if self._stopping.is_set() and code == -signal.SIGTERM:
+                return 0  # it had not begun: later, a child drains and ends by itself
             if self._stopping.is_set() or not self._restart:
                 return code
             steady = self._clock() - started_at > STEADY_AFTER_S
@@ -110,12 +116,12 @@ class Supervisor:
         finally:
             self._children.discard(child)
 
-    def _pass_on(self, number: signal.Signals) -> None:
-        """Send the signal to every child: the first one drains it, a second one hurries it."""
+    def _pass_on(self) -> None:
+        """Send SIGTERM to every child: the first one drains it, a second one hurries it."""
         self._stopping.set()
         for child in self._children:
             with suppress(ProcessLookupError):  # it has just ended by itself
-                child.send_signal(number)
+                child.terminate()
 
 
 def restart_wait_s(crashes: int) -> float:
