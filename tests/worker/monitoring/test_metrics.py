@@ -75,6 +75,7 @@ teller_relay_lag_seconds
 teller_relay_rebuilds_total
 teller_relay_sent_total
 teller_schedule_failures_total schedule
+teller_schedule_keys_taken_total schedule
 teller_schedule_late_seconds_bucket le schedule
 teller_schedule_late_seconds_count schedule
 teller_schedule_late_seconds_sum schedule
