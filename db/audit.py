@@ -6,17 +6,19 @@ What an audit shows is bounded; what it counts is not.
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import text
 
 from db.engine import ONE_MOMENT
+from db.transaction import lift_limits
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
 IDS_SHOWN_MAX: Final = 20
-AUDIT_TIMEOUT: Final = "30min"
+AUDIT_TIMEOUT: Final = timedelta(minutes=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +95,12 @@ RECORD_RULES: Final = (
     ),
 )
 
+# A running transaction_timeout is not moved by a new value: it must be switched off and on.
 SET_LIMITS = text("""
-    SELECT set_config('statement_timeout', :limit, true),
-           set_config('transaction_timeout', :limit, true)
+    SELECT set_config('transaction_timeout', '0', true),
+           set_config('transaction_timeout', :limit_ms, true),
+           set_config('idle_in_transaction_session_timeout', :limit_ms, true),
+           set_config('statement_timeout', :limit_ms, true)
 """)
 
 BY_STATE = text("SELECT state, count(*) AS jobs FROM jobs GROUP BY state")
@@ -120,7 +125,9 @@ class Audit:
     async def run(self) -> Report:
         """Check every rule; the session must have been opened as a snapshot."""
         session = self._session
-        await session.execute(SET_LIMITS, {"limit": AUDIT_TIMEOUT})
+        limit_ms = int(AUDIT_TIMEOUT / timedelta(milliseconds=1))
+        await session.execute(SET_LIMITS, {"limit_ms": str(limit_ms)})
+        await lift_limits(session, AUDIT_TIMEOUT)
         by_state = {row.state: row.jobs for row in await session.execute(BY_STATE)}
         jobs = {"accepted": sum(by_state.values()), **by_state}
         counts = {table: await self._count(table) for table in self._counted}

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 LIMIT_MARGIN_MS: Final = 5_000
 """What a transaction may take beyond its job's timeout: to be cut short, and to be concluded."""
 
+POSTGRES_LIMIT_MAX_MS: Final = 2**31 - 1
+
 ENDED: Final = "the job's transaction was ended while its handler ran: effects may be kept twice"
 
 _DRIVER: Final = "teller_driver"
@@ -71,6 +73,16 @@ class TransactionEndedError(RuntimeError):
     What was written before may be kept already, without the job's outcome: running the job again
     could do it twice.
     """
+
+
+def limit_fault(limit: timedelta) -> str | None:
+    """Return why no job can have this timeout, or None."""
+    if limit <= timedelta():
+        return "it must be longer than nothing"
+    longest = timedelta(milliseconds=POSTGRES_LIMIT_MAX_MS - LIMIT_MARGIN_MS)
+    if limit > longest:
+        return f"PostgreSQL's own limits cannot be as long: {longest.days} days at most"
+    return None
 
 
 def limits_of(limit: timedelta | None) -> str:

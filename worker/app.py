@@ -26,6 +26,7 @@ from db.migrate import (
     require_current,
 )
 from db.store import Store
+from db.transaction import limit_fault
 from jobs import _services, registry
 from jobs._services import ServiceError
 from worker.errors import StartupError
@@ -47,7 +48,7 @@ from worker.monitoring.tracing import create_tracing
 from worker.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from arq.typing import StartupShutdown
     from arq.worker import Function
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from db.execution import JobRef
+    from jobs import Job
     from jobs._services import Services
     from worker.monitoring.events import Subscriber
     from worker.monitoring.state import WorkerState
@@ -81,6 +83,7 @@ class Options:
         self._settings = settings
         self._subscribers = subscribers
         kinds = registry()
+        check_timeouts(kinds)
         self.functions: list[Function] = arq_functions(kinds)
         self.queue_name = settings.queue_name
         self.cron_jobs = None
@@ -180,6 +183,18 @@ class Options:
         if engine is not None:
             await engine.dispose()
             ctx[EVENTS].emit("worker.stopped")
+
+
+def check_timeouts(kinds: "Mapping[str, Job]") -> None:
+    """Check that the database's limits can follow every job's timeout.
+
+    Raises:
+        StartupError: one cannot be; the message names the job.
+    """
+    for kind, job in kinds.items():
+        fault = limit_fault(job.policy.timeout)
+        if fault is not None:
+            raise StartupError(f"job {kind}: timeout={job.policy.timeout}: {fault}")
 
 
 async def wait_for_database(check: "Callable[[], Awaitable[None]]", events: Events) -> None:

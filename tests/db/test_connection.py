@@ -8,8 +8,10 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url, text
 
+import db.audit
 import db.connection
 import db.engine
+from db.audit import Audit, Rule, selected_by
 from db.connection import ROLLBACK_TIMEOUT_S
 from db.engine import ONE_MOMENT, create_engine, create_sessions
 from db.errors import sqlstate_of
@@ -21,7 +23,10 @@ from db.transaction import (
     limits_of,
     snapshot_session,
 )
+from jobs import Job, Payload, Policy
 from tests.db.kit import PID, SilentProxy, left_on
+from worker.app import check_timeouts
+from worker.errors import StartupError
 
 SELECT_ONE = clean("SELECT 1 /* known to be clean */")
 FUNCTIONS = """
@@ -39,6 +44,8 @@ FUNCTIONS = """
     CREATE TABLE IF NOT EXISTS notes (text text NOT NULL);
     DO $$ BEGIN CREATE ROLE clerk; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
 """
+
+SLOW = "SELECT x FROM (SELECT pg_sleep(0.9)::text AS x) AS s WHERE x = 'never'"
 
 RESETTABLE = [
     "SET search_path = reporting, pg_catalog",
@@ -315,6 +322,35 @@ def test_a_usual_job_has_nothing_to_set_and_each_longer_one_what_it_needs():
     assert limits_of(_seconds(60)).endswith(
         "; SET LOCAL transaction_timeout = 0; SET LOCAL transaction_timeout = 65000"
     )
+
+
+async def test_the_audits_own_limits_hold_for_driver_and_server(impatient, monkeypatch):
+    monkeypatch.setattr(db.audit, "AUDIT_TIMEOUT", _seconds(5))
+    slow = Rule("slow", "as on big books", selected_by(SLOW))
+    async with create_sessions(impatient)() as session:
+        assert (await Audit(session, [slow]).run_in_snapshot()).differences == 0
+
+
+@pytest.mark.parametrize(
+    ("timeout", "fault"),
+    [
+        (_seconds(0), "longer than nothing"),
+        (_seconds(-1), "longer than nothing"),
+        (timedelta(days=25), "24 days at most"),
+        (timedelta(days=24), None),
+        (timedelta(milliseconds=1), None),
+    ],
+)
+def test_a_timeout_that_no_limit_can_follow_is_an_error_at_start_with_the_jobs_name(timeout, fault):
+    async def send_letter(_ctx, _payload):
+        return None
+
+    kinds = {"send_letter": Job(Payload, send_letter, Policy(timeout=timeout))}
+    if fault is None:
+        check_timeouts(kinds)
+        return
+    with pytest.raises(StartupError, match=f"job send_letter: .*{fault}"):
+        check_timeouts(kinds)
 
 
 # A server that says nothing.

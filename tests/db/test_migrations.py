@@ -8,7 +8,15 @@ from sqlalchemy import text
 from db import migrate as migrations
 from db import store  # noqa: F401 - it imports every model
 from db.engine import create_engine
-from db.migrate import SchemaOutdatedError, migrate, newest_revision, require_current
+from db.migrate import (
+    MIGRATION_LOCK_ID,
+    MigrationBusyError,
+    SchemaOutdatedError,
+    UnsuitableDatabaseError,
+    migrate,
+    newest_revision,
+    require_current,
+)
 from db.models import Base
 
 # Columns, constraints and indexes as PostgreSQL itself prints them.
@@ -111,3 +119,58 @@ async def test_a_worker_starts_on_a_newer_schema(new_database_url):
     await require_current(engine)
 
     await engine.dispose()
+
+
+@pytest.fixture
+async def busy(empty_database_url):
+    """Return an engine of a database that another process migrates."""
+    engine = await engine_of(empty_database_url)
+    async with engine.connect() as other:
+        await other.execute(text("SELECT pg_advisory_lock(:id)"), {"id": MIGRATION_LOCK_ID})
+        yield engine, other
+    await engine.dispose()
+
+
+async def test_whoever_waits_too_long_for_its_turn_is_told_what_is_in_the_way(busy, monkeypatch):
+    monkeypatch.setattr(migrations, "WAIT_FOR_TURN_MS", 300)
+    with pytest.raises(MigrationBusyError, match=r"migrating this database for 0\.3 s"):
+        await migrate(busy[0], {})
+
+
+async def test_it_waits_longer_than_any_statement_of_a_worker_may_take(busy, monkeypatch):
+    engine, other = busy
+    driver = (await other.get_raw_connection()).driver_connection
+    waits = []
+    monkeypatch.setattr(
+        type(driver), "wait_for_answers", lambda _self, patience_s: waits.append(patience_s)
+    )
+    waiting = asyncio.ensure_future(migrate(engine, {}))
+    await asyncio.sleep(0.5)
+    assert not waiting.done()
+    assert waits == [None]
+    await other.rollback()
+    await other.execute(text("SELECT pg_advisory_unlock_all()"))
+
+    assert await waiting == newest_revision()
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+async def test_a_database_of_another_encoding_is_refused_before_anything_is_made(
+    databases, encoding
+):
+    name = "teller_test_" + encoding.lower()
+    await asyncio.to_thread(databases.drop, name)
+    create = f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+    await asyncio.to_thread(databases._execute, create)
+    engine = await engine_of(databases.url(name))
+    try:
+        with pytest.raises(UnsuitableDatabaseError, match=f"encoding is {encoding}.*UTF8"):
+            await migrate(engine, {})
+        async with engine.connect() as connection:
+            made = await connection.scalar(
+                text("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace")
+            )
+        assert made == 0
+    finally:
+        await engine.dispose()
+        await asyncio.to_thread(databases.drop, name)
