@@ -14,9 +14,8 @@ from arq.connections import RedisSettings
 from arq.worker import Worker, get_kwargs
 from sqlalchemy import text
 
-from db.store import Store
 from jobs._wire import job_id_of
-from tests.bank.kit import balance_of, broken_rules, open_account
+from tests.letters import SAMPLES, letters_at
 from worker.app import Options
 from worker.execution import serializer as wire
 from worker.settings import Settings
@@ -25,7 +24,7 @@ PROJECT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def settings(database_url, redis_url, monkeypatch):
+def settings(letters, database_url, redis_url, monkeypatch):
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("REDIS_URL", redis_url)
     return Settings()
@@ -65,67 +64,22 @@ async def state_of(sessions, redis_id):
         )
 
 
-async def test_a_user_is_created_and_money_moves(settings, client, sessions):
-    name = uuid.uuid4().hex
-    created = await client.enqueue_job(
-        "create_user",
-        {"username": name, "email": f"{name}@example.com", "currencies": ["EUR", "JPY"]},
-    )
-    await work_off(settings)
-    user = await created.result(timeout=5)
-    async with sessions() as session:
-        world = await Store(session).ledger.world_account("EUR")
-    moved = await client.enqueue_job(
-        "transfer_funds",
-        {
-            "from_account": str(world),
-            "to_account": user["accounts"]["EUR"],
-            "amount": "12.34",
-            "currency": "EUR",
-        },
-        _job_id=f"order-{name}",
-    )
+async def test_a_letter_is_sent_once_however_often_it_is_enqueued(settings, client, sessions):
+    address = uuid.uuid4().hex
+    job = await client.enqueue_job("send_letter", {"address": address}, _job_id=f"to {address}")
+    # The same job under another Redis id: what a client does that lost the answer.
+    same = str(job_id_of(job.job_id))
+    await client.enqueue_job("send_letter", {"address": address}, _job_id=same)
+
     await work_off(settings)
 
-    assert await moved.result(timeout=5) == {"transfer_id": str(job_id_of(f"order-{name}"))}
-    assert await balance_of(sessions, uuid.UUID(user["accounts"]["EUR"])) == 1234
-
-
-@pytest.mark.parametrize(
-    ("change", "code"),
-    [
-        ({"username": "TAKEN-{}"}, "username_taken"),
-        ({"email": "Taken-{}@EXAMPLE.com"}, "email_taken"),
-        ({"email": "not-an-address"}, "email_invalid"),
-        ({"currencies": ["EUR", "QQQ"]}, "unknown_currency"),
-    ],
-    ids=["username", "email", "bad email", "currency"],
-)
-async def test_a_wish_that_cannot_be_granted_is_rejected_with_a_code(
-    settings, client, sessions, change, code
-):
-    run = uuid.uuid4().hex[:8]
-    taken = {"username": f"taken-{run}", "email": f"taken-{run}@example.com", "currencies": ["EUR"]}
-    await client.enqueue_job("create_user", taken)
-    await work_off(settings)
-    fresh = {"username": f"new-{run}", "email": f"new-{run}@example.com", "currencies": ["EUR"]}
-    filled = {k: v.format(run) if isinstance(v, str) else v for k, v in change.items()}
-
-    job = await client.enqueue_job("create_user", {**fresh, **filled})
-    await work_off(settings)
-
-    assert (await job.result(timeout=5))["rejected"]["code"] == code
-    assert await state_of(sessions, job.job_id) == "rejected"
-    async with sessions() as session:
-        left = await session.scalar(
-            text("SELECT count(*) FROM users WHERE username = :name"), {"name": f"new-{run}"}
-        )
-    assert left == 0
+    assert await job.result(timeout=5) == {"letter_id": same}
+    assert await letters_at(sessions, address) == [uuid.UUID(same)]
 
 
 async def test_what_no_handler_can_take_ends_in_the_record(settings, client, sessions, redis):
-    wrong = await client.enqueue_job("transfer_funds", {"amount": 1.5})
-    many = await client.enqueue_job("transfer_funds", 1, 2)
+    wrong = await client.enqueue_job("send_letter", {"pages": 1.5})
+    many = await client.enqueue_job("send_letter", 1, 2)
     await redis.set("arq:job:raw", b"\x80\x04 not json")
     await redis.zadd("arq:queue", {"raw": 1})
 
@@ -148,22 +102,16 @@ async def test_an_unknown_kind_is_put_back_and_not_deleted(settings, client, ses
 async def test_the_stock_command_line_works_off_what_a_stock_client_enqueued(
     settings, client, sessions
 ):
-    payer, payee = await open_account(sessions, balance="10.00"), await open_account(sessions)
-    job = await client.enqueue_job(
-        "transfer_funds",
-        {
-            "from_account": str(payer),
-            "to_account": str(payee),
-            "amount": "1.00",
-            "currency": "EUR",
-        },
-    )
+    address = uuid.uuid4().hex
+    job = await client.enqueue_job("send_letter", {"address": address})
     environment = {
         **os.environ,
         "DATABASE_URL": str(settings.database_url),
         "REDIS_URL": str(settings.redis_url),
     }
-    arq = [sys.executable, "-m", "arq", "worker.app.WorkerSettings"]
+    # As `arq worker.app.WorkerSettings`, but with the letters in the folder of jobs.
+    program = f"import jobs; jobs.__path__.append({SAMPLES!r}); from arq.cli import cli; cli()"
+    arq = [sys.executable, "-c", program, "worker.app.WorkerSettings"]
 
     done = await asyncio.to_thread(
         subprocess.run,
@@ -180,62 +128,6 @@ async def test_the_stock_command_line_works_off_what_a_stock_client_enqueued(
     )
 
     assert done.returncode == 0, done.stderr
-    assert await job.result(timeout=5) == {"transfer_id": str(job_id_of(job.job_id))}
-    assert str(payer) not in done.stderr, "arguments are private"
+    assert await job.result(timeout=5) == {"letter_id": str(job_id_of(job.job_id))}
+    assert address not in done.stderr, "arguments are private"
     assert checked.returncode in {0, 1}
-
-
-async def test_two_thousand_transfers_among_four_accounts_leave_the_books_whole(
-    settings, client, sessions
-):
-    """16 at a time, a fifth of them crossing pairs, a tenth sent twice under the same id."""
-    accounts = [await open_account(sessions, balance="1000.00") for _ in range(4)]
-    async with sessions() as session:
-        before = await Store(session).ledger.balance_sums()
-
-    orders = []
-    for number in range(2_000):
-        payer, payee = accounts[number % 4], accounts[(number * 7 + 1 + number // 4) % 4]
-        if number % 5 == 0:
-            payer, payee = accounts[number // 5 % 2], accounts[1 - number // 5 % 2]
-        orders.append(
-            (f"bank-{uuid.uuid4().hex}", payer, payee, f"{number % 37 + 1}.{number % 90 + 10}")
-        )
-    for number, (key, payer, payee, amount) in enumerate(orders):
-        payload = {
-            "from_account": str(payer),
-            "to_account": str(payee),
-            "amount": amount,
-            "currency": "EUR",
-        }
-        await client.enqueue_job("transfer_funds", payload, _job_id=key)
-        if number % 10 == 0:
-            # The same job under another Redis id: what a client does that lost the answer.
-            await client.enqueue_job("transfer_funds", payload, _job_id=str(job_id_of(key)))
-
-    await work_off(settings, max_jobs=16, queue_read_limit=3_000)
-
-    async with sessions() as session:
-        assert await Store(session).ledger.balance_sums() == before
-        assert await broken_rules(session) == []
-        states = dict(
-            (
-                await session.execute(
-                    text(
-                        "SELECT state, count(*) FROM jobs WHERE redis_id LIKE 'bank-%' "
-                        "OR id = ANY(:ids) GROUP BY state"
-                    ),
-                    {"ids": [job_id_of(key) for key, *_ in orders]},
-                )
-            ).all()
-        )
-        doubled = await session.scalar(
-            text(
-                "SELECT count(*) FROM jobs j WHERE (j.state = 'completed') <> "
-                "EXISTS (SELECT FROM transfers t WHERE t.id = j.id) AND id = ANY(:ids)"
-            ),
-            {"ids": [job_id_of(key) for key, *_ in orders]},
-        )
-    assert set(states) <= {"completed", "rejected"}
-    assert sum(states.values()) == 2_000
-    assert doubled == 0

@@ -18,6 +18,7 @@ import pytest
 from sqlalchemy import make_url, text
 
 from db.workers import Workers
+from tests.letters import SAMPLES
 from worker.monitoring.heartbeat import SILENCE_MAX
 
 PROJECT = Path(__file__).parents[3]
@@ -40,6 +41,15 @@ worker = create_worker(load_settings())
 signal.signal(signal.SIGUSR1, compute)
 signal.signal(signal.SIGUSR2, lambda *_: enough.append(True))
 worker.run()
+"""
+
+
+# As `python -m worker.process`, but with the letters in the folder of jobs.
+WITH_LETTERS = f"""
+import runpy
+import jobs
+jobs.__path__.append({SAMPLES!r})
+runpy.run_module("worker.process", run_name="__main__")
 """
 
 
@@ -188,15 +198,13 @@ async def test_without_redis_it_is_degraded_and_not_dead(environment, proxy):
 async def test_a_draining_worker_is_live_and_not_ready_and_is_marked_as_stopped(
     environment, sessions
 ):
-    payload = '{"username": "drain", "email": "drain@example.com", "currencies": ["EUR"]}'
-    with process(environment, "-m", "worker", "run") as worker:
+    with process(environment, "-c", WITH_LETTERS) as worker:
         await until(environment, "/readyz", is_ready)
         async with sessions() as blocker, blocker.begin():
-            await blocker.execute(text("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"))
+            await blocker.execute(text("LOCK TABLE samples.letters IN ACCESS EXCLUSIVE MODE"))
             async with sessions() as session, session.begin():
                 await session.execute(
-                    text("SELECT enqueue_job('create_user', CAST(:payload AS jsonb))"),
-                    {"payload": payload},
+                    text("""SELECT enqueue_job('send_letter', '{"address": "12 High Street"}')""")
                 )
             await until(
                 environment,
