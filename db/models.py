@@ -175,5 +175,7 @@ class WorkerRecord(Base):
     state: Mapped[str]
     mode: Mapped[str]
     jobs_running: Mapped[int] = mapped_column(server_default=text("0"))
+    queue: Mapped[str] = mapped_column(server_default=text("'arq:queue'"))
+    """The name of the queue in Redis that it serves."""
     started_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
     seen_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))

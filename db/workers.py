@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
@@ -54,17 +54,23 @@ BLOCKED = text("""
 """)
 
 BEAT = text("""
-    INSERT INTO workers AS w (id, host, pid, version, kinds, state, mode, jobs_running)
-    VALUES (:id, :host, :pid, :version, :kinds, :state, :mode, :jobs_running)
+    INSERT INTO workers AS w (id, host, pid, version, kinds, state, mode, jobs_running, queue)
+    VALUES (:id, :host, :pid, :version, :kinds, :state, :mode, :jobs_running, :queue)
     ON CONFLICT (id) DO UPDATE
     SET seen_at = clock_timestamp(), state = excluded.state, mode = excluded.mode,
         jobs_running = excluded.jobs_running
 """)
 
+READINESS = text("""
+    SELECT has_table_privilege('jobs', 'SELECT') AND has_table_privilege('jobs', 'INSERT')
+             AND has_table_privilege('jobs', 'UPDATE'),
+           (SELECT version_num FROM alembic_version)
+""")
+
 FORGET = text("DELETE FROM workers WHERE seen_at < clock_timestamp() - CAST(:age AS interval)")
 
 FLEET = text("""
-    SELECT id, host, pid, version, kinds, state, mode, jobs_running, started_at, seen_at,
+    SELECT id, host, pid, version, kinds, state, mode, jobs_running, queue, started_at, seen_at,
            seen_at < clock_timestamp() - CAST(:silence AS interval) AS silent
     FROM workers ORDER BY seen_at DESC LIMIT :shown
 """)
@@ -82,6 +88,7 @@ class Beat:
     state: str
     mode: str
     jobs_running: int
+    queue: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,7 @@ class Seen:
     state: str
     mode: str
     jobs_running: int
+    queue: str
     started_at: datetime
     seen_at: datetime
     silent: bool
@@ -105,6 +113,14 @@ class Seen:
     def works(self) -> bool:
         """Whether it takes jobs, as far as anyone can know."""
         return self.state == "running" and not self.silent
+
+
+class Readiness(NamedTuple):
+    """Whether the database is one in which a job could run."""
+
+    may_write_jobs: bool
+    revision: str
+    """Its schema's."""
 
 
 class Workers:
@@ -120,6 +136,10 @@ class Workers:
     async def forget(self, age: timedelta) -> None:
         """Delete the rows of processes that have been silent for so long."""
         await self._session.execute(FORGET, {"age": age})
+
+    async def readiness(self) -> Readiness:
+        """Return whether a job could run here."""
+        return Readiness(*(await self._session.execute(READINESS)).one())
 
     async def fleet(self, silence: timedelta) -> list[Seen]:
         """Return the processes, newest heartbeat first.

@@ -37,13 +37,14 @@ from worker.execution.progress import ProgressBoard
 from worker.execution.retry import full_jitter
 from worker.maintenance.cron import checked_schedules
 from worker.maintenance.fallback import Fallback
+from worker.maintenance.quarantine import Quarantine
 from worker.maintenance.relay import Relay
 from worker.maintenance.runner import Duty, DutyRunner
 from worker.maintenance.scheduler import Scheduler
 from worker.monitoring import Health
 from worker.monitoring.events import Events, log_events
-from worker.monitoring.heartbeat import answers_ping
 from worker.monitoring.logs import configure_logs, hide_arguments
+from worker.monitoring.servers import AWAY, REFUSES_JOBS, redis_trouble
 from worker.monitoring.tracing import create_tracing
 from worker.settings import Settings, load_settings
 
@@ -130,12 +131,13 @@ class Options:
         events = ctx[EVENTS] = Events(log_events, *self._subscribers)
         sessions = create_sessions(engine)
         kinds = registry()
+        relay = Relay(sessions, ctx["redis"], settings.queue_name, events)
         # Before anything else: a worker that waits for its servers answers probes meanwhile.
         worker: TellerWorker | None = ctx.get(WORKER)
         health = ctx[HEALTH] = Health(
             *(settings, sessions, events, kinds),
             is_draining=partial(_is_draining, worker),
-            redis_answers=partial(_redis_answers, worker, ctx["redis"]),
+            redis_trouble=partial(_redis_trouble, worker, relay, ctx["redis"]),
         )
         health.start()
         await wait_for_database(partial(_check_schema, engine), events)
@@ -149,9 +151,9 @@ class Options:
             instrument=partial(_observe, health.state, tracing),
             progress_of=ProgressBoard(ctx["redis"]).of,
         )
-        relay = Relay(sessions, ctx["redis"], settings.queue_name, events)
         duties: list[Duty] = [
             relay,
+            Quarantine(sessions, ctx["redis"], settings.queue_name, events, health.state),
             Scheduler(sessions, checked_schedules(kinds), events),
             *health.duties,
         ]
@@ -224,9 +226,12 @@ def _is_draining(worker: TellerWorker | None) -> bool:
     return worker is not None and not worker.allow_pick_jobs
 
 
-async def _redis_answers(worker: TellerWorker | None, redis: "Redis") -> bool:
-    """Return what our loop knows of Redis; beside arq's stock loop (None), ping it."""
-    return await answers_ping(redis) if worker is None else worker.redis_available
+async def _redis_trouble(worker: TellerWorker | None, relay: Relay, redis: "Redis") -> str | None:
+    """Return what is wrong with Redis: what it says itself, or what our loop and the relay met."""
+    trouble = await redis_trouble(redis)
+    if trouble is None and worker is not None and not worker.redis_available:
+        return AWAY
+    return REFUSES_JOBS if trouble is None and relay.refused else trouble
 
 
 def _leave_to_lessee(fallback: Fallback) -> "StartupShutdown":

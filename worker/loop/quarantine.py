@@ -14,7 +14,7 @@ from .scripts import QUARANTINE_SUFFIX
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from arq.connections import ArqRedis
+    from redis.asyncio import Redis
 
 _DROPPED: Final = "dropped"
 
@@ -38,7 +38,7 @@ class Entry:
     """The bytes of the whole body, or those that Redis used for it."""
 
 
-async def read(redis: "ArqRedis", queue_name: str, limit: int = 100) -> list[Entry]:
+async def read(redis: "Redis", queue_name: str, limit: int = 100) -> list[Entry]:
     """Return some of the entries, about `limit` of them; an entry that nobody can read is removed.
 
     Raises:
@@ -64,7 +64,7 @@ async def read(redis: "ArqRedis", queue_name: str, limit: int = 100) -> list[Ent
     return entries
 
 
-async def remove(redis: "ArqRedis", queue_name: str, entries: "Iterable[Entry]") -> None:
+async def remove(redis: "Redis", queue_name: str, entries: "Iterable[Entry]") -> None:
     """Remove entries that are dealt with.
 
     Raises:
@@ -75,7 +75,7 @@ async def remove(redis: "ArqRedis", queue_name: str, entries: "Iterable[Entry]")
         await redis.hdel(queue_name + QUARANTINE_SUFFIX, *fields)  # type: ignore[misc]
 
 
-async def count(redis: "ArqRedis", queue_name: str) -> tuple[int, int]:
+async def count(redis: "Redis", queue_name: str) -> tuple[int, int]:
     """Return how many entries there are, and how many were dropped because it was full.
 
     Raises:

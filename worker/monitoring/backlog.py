@@ -11,7 +11,7 @@ from db.workers import Backlog, Seen, Workers, backlog
 from worker.monitoring.heartbeat import SILENCE_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -40,9 +40,18 @@ class BacklogMonitor:
         self,
         sessions: "async_sessionmaker[AsyncSession]",
         clock: "Callable[[], float]" = time.monotonic,
+        on_fleet: "Callable[[Sequence[Seen]], None]" = lambda _fleet: None,
     ) -> None:
+        """Watch the database behind `sessions`.
+
+        Args:
+            sessions: for the queries.
+            clock: in seconds.
+            on_fleet: called with the worker processes whenever they were read.
+        """
         self._sessions = sessions
         self._clock = clock
+        self._on_fleet = on_fleet
         self.last: Snapshot | None = None
 
     async def step(self) -> float:
@@ -51,6 +60,7 @@ class BacklogMonitor:
             waiting = await backlog(session)
             fleet = await Workers(session).fleet(SILENCE_MAX)
         self.last = Snapshot(waiting, fleet, self._clock())
+        self._on_fleet(fleet)
         return INTERVAL_S if fleet else INTERVAL_WITHOUT_WORKERS_S
 
     def age_s(self) -> float | None:

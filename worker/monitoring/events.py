@@ -71,6 +71,11 @@ EVENTS: Final = {
         "A worker process ended though nobody stopped it; the supervisor starts another.",
         ("slot", "exit_code", "restart_in_s"),
     ),
+    "worker.other_queues": Event(
+        WARNING,
+        "Workers of this database serve queues of other names: each sends all jobs to its own.",
+        ("queue", "others"),
+    ),
     "job.finished": Event(
         INFO,
         "A job reached a final state in this delivery.",
@@ -154,6 +159,17 @@ EVENTS: Final = {
         counts=(Count("redis_losses"),),
     ),
     "redis.back": Event(INFO, "Redis takes jobs again: they come from its queue."),
+    "redis.trouble": Event(
+        WARNING,
+        "Redis is away, refuses, is read-only or full, or throws keys away (evicts).",
+        ("trouble",),
+    ),
+    "queue.quarantined": Event(
+        ERROR,
+        "A member of the queue cannot be a job: it is kept as a dead job of kind `malformed`.",
+        ("job_id", "error"),
+        counts=(Count("queue_quarantined"),),
+    ),
     "relay.sent": Event(
         INFO,
         "The relay sent jobs to Redis that were missing there.",

@@ -15,10 +15,11 @@ from worker.monitoring.metrics import Metrics, Process
 from worker.monitoring.state import WorkerState
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+    from db.workers import Seen
     from worker.monitoring.events import Events
     from worker.settings import Settings
 
@@ -34,7 +35,7 @@ class Health:
         kinds: "Iterable[str]",
         *,
         is_draining: "Callable[[], bool]",
-        redis_answers: "Callable[[], Awaitable[bool]]",
+        redis_trouble: "Callable[[], Awaitable[str | None]]",
     ) -> None:
         """Prepare; nothing runs before `start`.
 
@@ -44,15 +45,19 @@ class Health:
             events: what the metrics are counted from.
             kinds: of job that this process runs.
             is_draining: returns whether the worker takes no more jobs.
-            redis_answers: returns whether Redis answers.
+            redis_trouble: returns what is wrong with Redis, a word of `servers.py`, or None.
         """
         kinds = list(kinds)
         self._settings = settings
         self._events = events
         self.state = WorkerState(is_draining=is_draining)
         self._loop_lag = LoopLag()
-        self._backlog = BacklogMonitor(sessions)
-        self._heartbeat = Heartbeat(sessions, self.state, kinds, redis_answers)
+        self._backlog = BacklogMonitor(sessions, on_fleet=self._note_queues)
+        self._heartbeat = Heartbeat(
+            *(sessions, self.state, kinds, redis_trouble),
+            events=events,
+            queue_name=settings.queue_name,
+        )
         process = Process(settings.concurrency, self.state, self._loop_lag, self._backlog)
         self.metrics = Metrics(kinds, code_version(), process)
         self._server: Server | None = None
@@ -102,6 +107,14 @@ class Health:
         self._loop_lag.stop()
         if self._server is not None:
             self._server.stop()
+
+    def _note_queues(self, fleet: "Sequence[Seen]") -> None:
+        """Note, and report once, that other workers of this database serve another queue."""
+        own = self._settings.queue_name
+        others = tuple(sorted({seen.queue for seen in fleet if seen.works} - {own}))
+        if others and others != self.state.other_queues:
+            self._events.emit("worker.other_queues", queue=own, others=list(others))
+        self.state.other_queues = others
 
     def _address(self) -> tuple[str, int] | Path | None:
         shared = child_socket()

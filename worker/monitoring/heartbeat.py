@@ -1,7 +1,7 @@
 """The heartbeat: keeps this process's row in `workers` fresh, and finds out which servers answer.
 
 Readiness rests on the same small upsert: a PostgreSQL that cannot take it cannot take a job's
-outcome either.
+outcome either. It also looks at what every job needs: this schema, and the right to write jobs.
 """
 
 import asyncio
@@ -11,25 +11,28 @@ from contextlib import suppress
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final
-from uuid import UUID, uuid4
+from uuid import uuid4
 
-from redis.exceptions import RedisError
-
-from db.errors import diagnose
+from db.migrate import newest_revision
 from db.workers import Beat, Workers
+from worker.monitoring.servers import (
+    PRIVILEGES_MISSING,
+    SCHEMA_OUTDATED,
+    NotServingError,
+    postgres_trouble,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from redis.asyncio import Redis
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+    from worker.monitoring.events import Events
     from worker.monitoring.state import WorkerState
 
 INTERVAL_S: Final = 3.0
 ANSWER_WAIT_MAX_S: Final = 2.0
 """For PostgreSQL. With the interval, what `/readyz` says is 5 s old at most."""
-REDIS_ANSWER_WAIT_MAX_S: Final = 1.5
 SILENCE_MAX: Final = timedelta(seconds=15)
 """A process without a heartbeat for so long counts as dead."""
 FORGOTTEN_AFTER: Final = timedelta(hours=1)
@@ -43,19 +46,24 @@ class Heartbeat:
     name = "heartbeat"
     step_timeout_s = 8.0
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it looks at and tells, each by name
         self,
         sessions: "async_sessionmaker[AsyncSession]",
         state: "WorkerState",
         kinds: "Sequence[str]",
-        redis_answers: "Callable[[], Awaitable[bool]]",
-        worker_id: UUID | None = None,
+        redis_trouble: "Callable[[], Awaitable[str | None]]",
+        *,
+        events: "Events",
+        queue_name: str,
     ) -> None:
-        self.worker_id = worker_id or uuid4()
+        self.worker_id = uuid4()
         self._sessions = sessions
         self._state = state
         self._kinds = sorted(kinds)
-        self._redis_answers = redis_answers
+        self._redis_trouble = redis_trouble
+        self._events = events
+        self._queue_name = queue_name
+        self._newest_revision = newest_revision()
         self._version = code_version()
         self._began = False
 
@@ -65,12 +73,12 @@ class Heartbeat:
         Raises:
             Exception: PostgreSQL did not take it; the process is unready until it does.
         """
-        self._state.redis_up = await self._redis_answers()
+        self._note_redis(await self._redis_trouble())
         try:
             async with asyncio.timeout(ANSWER_WAIT_MAX_S):
                 await self._beat("draining" if self._state.draining else "running")
         except Exception as error:
-            self._state.postgres_failed(diagnose(error).trouble.value)
+            self._state.postgres_failed(postgres_trouble(error))
             raise
         self._state.postgres_answered()
         self._began = True
@@ -84,6 +92,11 @@ class Heartbeat:
             async with asyncio.timeout(STOP_WAIT_MAX_S):
                 await self._beat("stopped")
 
+    def _note_redis(self, trouble: str | None) -> None:
+        if trouble != self._state.redis_trouble and trouble is not None:
+            self._events.emit("redis.trouble", trouble=trouble)
+        self._state.redis_trouble = trouble
+
     async def _beat(self, state: str) -> None:
         beat = Beat(
             id=self.worker_id,
@@ -94,21 +107,17 @@ class Heartbeat:
             state=state,
             mode=self._state.mode,
             jobs_running=self._state.jobs_running,
+            queue=self._queue_name,
         )
         async with self._sessions() as session, session.begin():
             workers = Workers(session)
             await workers.beat(beat)
             await workers.forget(FORGOTTEN_AFTER)
-
-
-async def answers_ping(redis: "Redis") -> bool:
-    """Return whether Redis answers a ping, in time."""
-    try:
-        async with asyncio.timeout(REDIS_ANSWER_WAIT_MAX_S):
-            await redis.ping()
-    except (RedisError, OSError):
-        return False
-    return True
+            readiness = await workers.readiness()
+        if not readiness.may_write_jobs:
+            raise NotServingError(PRIVILEGES_MISSING)
+        if readiness.revision < self._newest_revision:
+            raise NotServingError(SCHEMA_OUTDATED)
 
 
 def code_version() -> str:

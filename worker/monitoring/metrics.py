@@ -88,6 +88,7 @@ COUNTED: Final = {
     ),
     "relay_sent": Counted("Jobs that the relay sent to Redis."),
     "relay_rebuilds": Counted("Times the queue was rebuilt because Redis had lost it."),
+    "queue_quarantined": Counted("Members of the queue that cannot be jobs and are kept as dead."),
     "redis_losses": Counted("Times that Redis stopped answering."),
     "schedule_runs": Counted("Runs of schedules made here.", ("schedule",)),
     "schedule_missed": Counted("Runs of schedules that were dropped by policy.", ("schedule",)),
@@ -129,7 +130,11 @@ PROCESS_GAUGES: Final[dict[str, Read["Process"]]] = {
     ),
     "postgresql_up": Read("Whether PostgreSQL answers.", lambda own: own.state.postgres_up),
     "redis_up": Read(
-        "Whether Redis answers; without it: degraded.", lambda own: own.state.redis_up
+        "Whether jobs come from Redis; else: degraded.", lambda own: own.state.redis_up
+    ),
+    "quarantine_entries": Read(
+        "Members of the queue that cannot be jobs and are not yet in the record.",
+        lambda own: own.state.quarantined,
     ),
 }
 
@@ -153,6 +158,16 @@ BACKLOG_GAUGES: Final[dict[str, Read["Snapshot"]]] = {
     ),
 }
 
+BLOCKED: Final = (
+    "jobs_blocked",
+    "Jobs that wait for their environment (with its SQLSTATE) or for a newer worker.",
+    ("kind", "cause"),
+)
+SERVER_TROUBLE: Final = (
+    "server_trouble",
+    "1 for what is wrong with a server at the moment, in a word; nothing where nothing is.",
+    ("server", "trouble"),
+)
 BUILD: Final = ("build", "The code that runs.")
 SNAPSHOT_AGE: Final = (
     "census_age_seconds",
@@ -185,6 +200,10 @@ def describe_metrics() -> list[Described]:
     read = [
         Described(PREFIX + name, "gauge", (), meaning) for name, meaning in [*gauges, SNAPSHOT_AGE]
     ]
+    read += [
+        Described(PREFIX + name, "gauge", labels, meaning)
+        for name, meaning, labels in (BLOCKED, SERVER_TROUBLE)
+    ]
     build = Described(f"{PREFIX}{BUILD[0]}_info", "info", ("version",), BUILD[1])
     return sorted([*counted, *read, build])
 
@@ -201,8 +220,9 @@ class Process(NamedTuple):
 class _Gauges(Collector):
     """Reads every gauge at a scrape; the backlog's only once there is a snapshot."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, kinds: frozenset[str]) -> None:
         self._process = process
+        self._kinds = kinds
 
     def describe(self) -> Iterator[Metric]:
         """Return no names: registering must not read a half-built process."""
@@ -211,10 +231,23 @@ class _Gauges(Collector):
     def collect(self) -> Iterator[Metric]:
         """Read everything once."""
         yield from _read(PROCESS_GAUGES, self._process)
+        state = self._process.state
+        troubles = {"postgresql": state.postgres_trouble, "redis": state.redis_trouble}
+        yield _labelled(
+            SERVER_TROUBLE, {(name, word): 1 for name, word in troubles.items() if word}
+        )
         backlog = self._process.backlog
         if backlog.last is not None:
             yield from _read(BACKLOG_GAUGES, backlog.last)
+            yield _labelled(BLOCKED, self._blocked(backlog.last))
             yield _gauge(*SNAPSHOT_AGE, backlog.age_s() or 0.0)
+
+    def _blocked(self, last: "Snapshot") -> dict[tuple[str, ...], float]:
+        counts: dict[tuple[str, ...], float] = {}
+        for one in last.backlog.blocked:
+            labels = (one.kind if one.kind in self._kinds else OTHER_KIND, one.cause)
+            counts[labels] = counts.get(labels, 0) + one.jobs
+        return counts
 
 
 def _read(gauges: Mapping[str, Read[Source]], source: Source) -> Iterator[Metric]:
@@ -223,6 +256,16 @@ def _read(gauges: Mapping[str, Read[Source]], source: Source) -> Iterator[Metric
 
 def _gauge(name: str, meaning: str, value: float) -> Metric:
     return GaugeMetricFamily(PREFIX + name, meaning, value=float(value))
+
+
+def _labelled(
+    described: tuple[str, str, tuple[str, ...]], values: Mapping[tuple[str, ...], float]
+) -> Metric:
+    name, meaning, labels = described
+    family = GaugeMetricFamily(PREFIX + name, meaning, labels=labels)
+    for series, value in values.items():
+        family.add_metric(series, float(value))
+    return family
 
 
 class Metrics:
@@ -244,7 +287,7 @@ class Metrics:
             for event, spec in EVENTS.items()
         }
         Info(PREFIX + BUILD[0], BUILD[1], registry=self.registry).info({"version": version})
-        self.registry.register(_Gauges(process))
+        self.registry.register(_Gauges(process, self._kinds))
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self._start_at_zero()

@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
+from worker.monitoring.servers import EVICTS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -24,10 +26,15 @@ class WorkerState:
     started: bool = False
     stopped: bool = False
     is_draining: "Callable[[], bool]" = field(default=lambda: False)
-    redis_up: bool = True
+    redis_trouble: str | None = None
+    """What is wrong with Redis, a word of `servers.py`."""
+    other_queues: tuple[str, ...] = ()
+    """Names of queues that other workers of this database serve: they take each other's jobs."""
+    quarantined: int = 0
+    """Members of the queue that cannot be jobs and are not yet in the record."""
     jobs_running: int = 0
     _answered_at: float | None = None
-    _trouble: str | None = "has not answered yet"
+    _trouble: str | None = "no_answer_yet"
 
     def postgres_answered(self) -> None:
         """Note that PostgreSQL took this process's heartbeat."""
@@ -38,7 +45,7 @@ class WorkerState:
         """Note that PostgreSQL did not take it.
 
         Args:
-            trouble: why, in a word: a `db.errors.Trouble`.
+            trouble: why, in a word of `servers.py`.
         """
         self._trouble = trouble
 
@@ -49,13 +56,23 @@ class WorkerState:
         return fresh and self._trouble is None
 
     @property
+    def postgres_trouble(self) -> str | None:
+        """What is wrong with PostgreSQL, in a word; None where nothing is."""
+        return None if self.postgres_up else self._trouble or "silent"
+
+    @property
+    def redis_up(self) -> bool:
+        """Whether jobs come from Redis."""
+        return self.redis_trouble in (None, EVICTS)
+
+    @property
     def draining(self) -> bool:
         """Whether this process takes no more jobs."""
         return self.stopped or self.is_draining()
 
     @property
     def mode(self) -> Mode:
-        """`degraded` while Redis does not answer and jobs are claimed from PostgreSQL."""
+        """`degraded` while Redis does not serve and jobs are claimed from PostgreSQL."""
         return "normal" if self.redis_up else "degraded"
 
     def reasons_unready(self) -> list[str]:
@@ -65,6 +82,15 @@ class WorkerState:
             reasons.append("starting")
         if self.draining:
             reasons.append("draining")
-        if not self.postgres_up:
-            reasons.append(f"postgresql {self._trouble or 'has not answered for long'}")
+        if self.postgres_trouble is not None:
+            reasons.append(f"postgresql {self.postgres_trouble}")
         return reasons
+
+    def warnings(self) -> list[str]:
+        """Return what somebody should mend though this process works."""
+        found = [] if self.redis_trouble is None else [f"redis {self.redis_trouble}"]
+        if self.other_queues:
+            found.append(f"other queues of this database: {', '.join(self.other_queues)}")
+        if self.quarantined:
+            found.append(f"{self.quarantined} members of the queue are in quarantine")
+        return found

@@ -71,7 +71,7 @@ CREATE TABLE occurrences (
 );
 CREATE INDEX occurrences_job_id_idx ON occurrences (job_id);
 
--- One row per worker process, recreateded every few seconds, deleted after a long silence.
+-- One row per worker process, refreshed every few seconds, deleted after a long silence.
 CREATE TABLE workers (
   id uuid CONSTRAINT workers_pkey PRIMARY KEY,
   host text NOT NULL,
@@ -82,6 +82,7 @@ CREATE TABLE workers (
     CONSTRAINT workers_state_check CHECK (state IN ('running', 'draining', 'stopped')),
   mode text NOT NULL CONSTRAINT workers_mode_check CHECK (mode IN ('normal', 'degraded')),
   jobs_running bigint NOT NULL DEFAULT 0,
+  queue text NOT NULL DEFAULT 'arq:queue',
   started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   seen_at timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (fillfactor = 50);

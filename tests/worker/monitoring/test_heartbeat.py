@@ -3,22 +3,30 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import text
+from redis.asyncio import from_url
+from sqlalchemy import make_url, text
 
 from db.engine import create_engine, create_sessions
 from db.workers import Workers
+from worker.dev.servers import ValkeyServer
+from worker.monitoring import Health
 from worker.monitoring.backlog import BacklogMonitor
+from worker.monitoring.events import Events
 from worker.monitoring.heartbeat import INTERVAL_S, SILENCE_MAX, Heartbeat, code_version
+from worker.monitoring.servers import redis_trouble
 from worker.monitoring.state import WorkerState
+from worker.settings import Settings
 
 KINDS = ["send_letter", "send_card"]
 
 
 class Redis:
-    up = True
+    """What is wrong with it, as far as a test says."""
 
-    async def answers(self):
-        return self.up
+    found = None
+
+    async def trouble(self):
+        return self.found
 
 
 @pytest.fixture
@@ -39,9 +47,17 @@ def state():
     return WorkerState(started=True)
 
 
+def heart(sessions, state, redis_state, *subscribers):
+    return Heartbeat(
+        *(sessions, state, KINDS, redis_state.trouble),
+        events=Events(*subscribers),
+        queue_name="arq:queue",
+    )
+
+
 @pytest.fixture
 def heartbeat(sessions, state, redis_state):
-    return Heartbeat(sessions, state, KINDS, redis_state.answers)
+    return heart(sessions, state, redis_state)
 
 
 async def fleet(sessions):
@@ -78,7 +94,7 @@ async def test_a_beat_is_one_row_with_version_and_kinds(heartbeat, sessions, sta
 async def test_a_beat_shows_that_it_drains_and_that_redis_does_not_answer(
     heartbeat, sessions, state, redis_state
 ):
-    redis_state.up = False
+    redis_state.found = "away"
     state.is_draining = lambda: True
     await heartbeat.step()
 
@@ -98,7 +114,7 @@ async def test_a_worker_without_a_heartbeat_counts_as_dead_and_is_later_deleted(
     heartbeat, sessions, state, redis_state
 ):
     await heartbeat.step()
-    other = Heartbeat(sessions, state, KINDS, redis_state.answers)
+    other = heart(sessions, state, redis_state)
     await other.step()
 
     await age(sessions, other.worker_id, SILENCE_MAX + timedelta(seconds=1))
@@ -116,7 +132,7 @@ async def test_without_postgresql_the_process_is_unready_until_it_answers_again(
     engine = create_engine(
         f"postgresql://postgres@127.0.0.1:{unused_tcp_port}/x", pool_size=1, application_name="t"
     )
-    lost = Heartbeat(create_sessions(engine), state, KINDS, redis_state.answers)
+    lost = heart(create_sessions(engine), state, redis_state)
     with pytest.raises(OSError, match=r"."):
         await lost.step()
     await engine.dispose()
@@ -132,8 +148,120 @@ async def test_a_stop_does_not_wait_for_a_postgresql_that_is_gone(
     engine = create_engine(
         f"postgresql://postgres@127.0.0.1:{unused_tcp_port}/x", pool_size=1, application_name="t"
     )
-    await Heartbeat(create_sessions(engine), state, KINDS, redis_state.answers).stop()
+    await heart(create_sessions(engine), state, redis_state).stop()
     await engine.dispose()
+
+
+async def test_what_is_wrong_with_redis_is_told_once_and_shown_until_it_is_not(
+    sessions, state, redis_state
+):
+    emitted = []
+    heartbeat = heart(sessions, state, redis_state, lambda *event: emitted.append(event))
+    for redis_state.found in (None, "full", "full", None, "evicts"):
+        await heartbeat.step()
+
+    assert emitted == [
+        ("redis.trouble", {"trouble": "full"}),
+        ("redis.trouble", {"trouble": "evicts"}),
+    ]
+    assert (state.redis_up, state.mode, state.warnings()) == (True, "normal", ["redis evicts"])
+
+
+async def as_role(new_database_url, *statements):
+    """Return the sessions of a role that owns nothing, after statements by the owner."""
+    owner = create_engine(new_database_url, pool_size=1, application_name="owner")
+    async with owner.begin() as connection:
+        await connection.execute(text("CREATE ROLE plain LOGIN"))
+        await connection.execute(text("GRANT ALL ON ALL TABLES IN SCHEMA public TO plain"))
+        for statement in statements:
+            await connection.execute(text(statement))
+    await owner.dispose()
+    url = make_url(new_database_url).set(username="plain", password=None)
+    return create_engine(
+        url.render_as_string(hide_password=False), pool_size=1, application_name="plain"
+    )
+
+
+@pytest.mark.parametrize(
+    ("statement", "trouble"),
+    [
+        ("REVOKE INSERT ON jobs FROM plain", "privileges_missing"),
+        ("REVOKE INSERT ON workers FROM plain", "privileges_missing"),
+        ("UPDATE alembic_version SET version_num = '0000'", "schema_outdated"),
+        ("ALTER TABLE jobs RENAME TO works", "schema_outdated"),
+        ("ALTER ROLE plain SET default_transaction_read_only = on", "read_only"),
+        ("ALTER ROLE plain NOLOGIN", "access_denied"),
+    ],
+)
+async def test_a_postgresql_that_answers_and_serves_no_job_makes_it_unready_by_name(
+    new_database_url, state, redis_state, statement, trouble
+):
+    engine = await as_role(new_database_url, statement)
+    try:
+        with pytest.raises(Exception, match=r"."):
+            await heart(create_sessions(engine), state, redis_state).step()
+    finally:
+        await engine.dispose()
+        owner = create_engine(new_database_url, pool_size=1, application_name="owner")
+        async with owner.begin() as connection:
+            await connection.execute(text("DROP OWNED BY plain"))
+            await connection.execute(text("DROP ROLE plain"))
+        await owner.dispose()
+
+    assert state.reasons_unready() == [f"postgresql {trouble}"]
+
+
+async def test_redis_says_itself_what_is_wrong(redis_url, tmp_path):
+    with ValkeyServer(tmp_path / "valkey") as server:
+        client = from_url(server.url)
+        try:
+            assert await redis_trouble(client) is None
+            await client.config_set("maxmemory", "1mb")
+            assert await redis_trouble(client) == "full"
+            await client.config_set("maxmemory-policy", "allkeys-lru")
+            assert await redis_trouble(client) == "evicts"
+            await client.execute_command("REPLICAOF", "127.0.0.1", "9")
+            assert await redis_trouble(client) == "read_only"
+            server.kill()
+            assert await redis_trouble(client) == "away"
+        finally:
+            await client.aclose()
+
+
+async def test_workers_of_another_queue_on_the_same_database_are_told(
+    heartbeat, sessions, redis_url, database_url
+):
+    emitted = []
+    await heartbeat.step()
+    settings = Settings(
+        DATABASE_URL=database_url, REDIS_URL=redis_url, queue_name="letters", health_port=0
+    )
+    health = Health(
+        *(settings, sessions, Events(lambda *event: emitted.append(event)), KINDS),
+        is_draining=lambda: False,
+        redis_trouble=Redis().trouble,
+    )
+    _, backlog = health.duties
+    for _ in range(2):
+        await backlog.step()
+
+    assert emitted == [("worker.other_queues", {"queue": "letters", "others": ["arq:queue"]})]
+    assert health.state.warnings() == ["other queues of this database: arq:queue"]
+
+
+async def test_jobs_that_wait_for_their_environment_are_counted_by_kind_and_cause(sessions):
+    await add(sessions, "queued", due=timedelta(minutes=1), count=3)
+    async with sessions() as session, session.begin():
+        await session.execute(
+            text(
+                "UPDATE jobs SET blocked_by = 'environment:42501', "
+                "blocked_since = now() - interval '1 minute'"
+            )
+        )
+    [blocked] = (await backlog_of(sessions)).blocked
+
+    assert (blocked.kind, blocked.cause, blocked.jobs) == ("a", "environment:42501", 3)
+    assert 60 <= blocked.since_s < 90
 
 
 async def add(sessions, state, *, due, age=timedelta(), rung=False, count=1):

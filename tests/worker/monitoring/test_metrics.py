@@ -31,6 +31,8 @@ FIELDS = {
     "late_s": 0.2,
     "fire_at": "2026-01-01T00:00:00+00:00",
     "duty": "relay",
+    "queue": "arq:queue",
+    "others": ["letters"],
     "error": "OSError",
     "failures": 1,
     "jobs": 5,
@@ -51,6 +53,7 @@ teller_census_age_seconds
 teller_duty_failures_total duty
 teller_event_loop_lag_seconds
 teller_jobs_aborted_total
+teller_jobs_blocked cause kind
 teller_jobs_conflicts_total kind
 teller_jobs_dead
 teller_jobs_duplicates_absorbed_total kind
@@ -69,6 +72,8 @@ teller_jobs_scheduled
 teller_jobs_unrecorded_total kind
 teller_jobs_waits_for_worker_total
 teller_postgresql_up
+teller_quarantine_entries
+teller_queue_quarantined_total
 teller_redis_losses_total
 teller_redis_up
 teller_relay_lag_seconds
@@ -81,6 +86,7 @@ teller_schedule_late_seconds_count schedule
 teller_schedule_late_seconds_sum schedule
 teller_schedule_missed_total schedule
 teller_schedule_runs_total schedule
+teller_server_trouble server trouble
 teller_worker_draining
 teller_worker_ready
 teller_worker_slots
@@ -203,6 +209,14 @@ def test_the_state_of_the_process_is_read_at_the_scrape():
     assert value(metrics, "teller_worker_slots") == 16
     assert value(metrics, "teller_jobs_oldest_runnable_age_seconds") == 0
     assert value(metrics, "teller_redis_up") == 1
+
+
+def test_blocked_jobs_are_counted_by_kind_and_cause_and_unknown_kinds_are_one():
+    metrics = sample_metrics("send_letter")
+
+    known = {"kind": "send_letter", "cause": "newer_worker"}
+    assert value(metrics, "teller_jobs_blocked", **known) == 2
+    assert value(metrics, "teller_jobs_blocked", **known | {"kind": "other"}) == 4
 
 
 def names_in(expression):

@@ -7,7 +7,7 @@ from uuid import uuid4
 import orjson
 import pytest
 
-from db.workers import Backlog, Seen
+from db.workers import Backlog, Blocked, Seen
 from tests.worker.monitoring.samples import sample_metrics
 from worker.monitoring.backlog import BacklogMonitor, Snapshot
 from worker.monitoring.http.pages import Pages
@@ -53,12 +53,12 @@ def content(page):
 
 
 def seen(*, mode="normal", state="running", silent=False):
-    return Seen(uuid4(), "host", 1, "1.0", ["a"], state, mode, 0, NOW, NOW, silent)
+    return Seen(uuid4(), "host", 1, "1.0", ["a"], state, mode, 0, "arq:queue", NOW, NOW, silent)
 
 
 async def test_a_process_that_runs_is_live_whatever_its_servers_do(pages, state):
     state.postgres_failed("connection")
-    state.redis_up = False
+    state.redis_trouble = "away"
 
     assert content(await pages.find("/livez")) == (200, {"live": True})
 
@@ -78,7 +78,7 @@ async def test_a_loop_that_stands_still_is_not_live_and_not_ready(pages, clock):
 async def test_ready_means_started_not_draining_and_a_postgresql_that_answers(pages, state):
     assert content(await pages.find("/readyz")) == (
         200,
-        {"ready": True, "mode": "normal", "reasons": []},
+        {"ready": True, "mode": "normal", "reasons": [], "warnings": []},
     )
 
     state.started = False
@@ -90,18 +90,23 @@ async def test_ready_means_started_not_draining_and_a_postgresql_that_answers(pa
     state.postgres_failed("connection")
     assert content(pages.readyz()) == (
         503,
-        {"ready": False, "mode": "normal", "reasons": ["postgresql connection"]},
+        {
+            "ready": False,
+            "mode": "normal",
+            "reasons": ["postgresql connection"],
+            "warnings": [],
+        },
     )
     state.postgres_answered()
     assert pages.readyz().status == 200
 
 
 async def test_without_redis_it_is_ready_and_says_that_it_is_degraded(pages, state):
-    state.redis_up = False
+    state.redis_trouble = "away"
 
     assert content(await pages.find("/readyz")) == (
         200,
-        {"ready": True, "mode": "degraded", "reasons": []},
+        {"ready": True, "mode": "degraded", "reasons": [], "warnings": ["redis away"]},
     )
 
 
@@ -109,26 +114,27 @@ async def test_an_answer_of_postgresql_does_not_count_forever(pages, clock):
     clock.now += ANSWER_FRESH_S + 1
     patient = replace(pages, blocked_after_s=60.0)
 
-    assert content(patient.readyz())[1]["reasons"] == ["postgresql has not answered for long"]
+    assert content(patient.readyz())[1]["reasons"] == ["postgresql silent"]
 
 
 @pytest.mark.parametrize(
-    ("fleet", "redis_up", "age_s", "verdict"),
+    ("fleet", "redis_trouble", "age_s", "verdict"),
     [
-        ([seen()], True, 1, "healthy"),
-        ([seen(mode="degraded")], True, 1, "degraded"),
-        ([seen()], False, 1, "degraded"),
-        ([seen(silent=True), seen(state="stopped"), seen(state="draining")], True, 1, "no_workers"),
-        ([seen()], True, 60, "unknown"),
+        ([seen()], None, 1, "healthy"),
+        ([seen()], "evicts", 1, "healthy"),
+        ([seen(mode="degraded")], None, 1, "degraded"),
+        ([seen()], "full", 1, "degraded"),
+        ([seen(silent=True), seen(state="stopped"), seen(state="draining")], None, 1, "no_workers"),
+        ([seen()], None, 60, "unknown"),
     ],
-    ids=["healthy", "one degraded", "no redis", "all gone", "stale"],
+    ids=["healthy", "healthy but", "one degraded", "no redis", "all gone", "stale"],
 )
 async def test_status_says_in_a_word_how_the_service_is(
-    pages, state, clock, fleet, redis_up, age_s, verdict
+    pages, state, clock, fleet, redis_trouble, age_s, verdict
 ):
     pages.backlog.last = Snapshot(Backlog(3, 2, 1, 4.5, 0.5), fleet, clock.now)
     clock.now += age_s
-    state.redis_up = redis_up
+    state.redis_trouble = redis_trouble
 
     status, answer = content(await pages.find("/status"))
 
@@ -161,3 +167,22 @@ async def test_the_worst_delay_of_the_loop_is_remembered_for_a_while(clock):
     clock.now += 60.0
     assert loop_lag.worst_s() == pytest.approx(60.0 - INTERVAL_S)
     loop_lag.stop()
+
+
+async def test_what_blocks_jobs_and_what_somebody_should_mend_is_shown(pages, state, clock):
+    blocked = Blocked("send_letter", "environment:42501", 7, 60.0)
+    pages.backlog.last = Snapshot(Backlog(0, 7, 0, 0.0, 0.0, (blocked,)), [seen()], clock.now)
+    state.other_queues = ("letters",)
+    state.quarantined = 2
+
+    status, answer = content(await pages.find("/readyz"))
+
+    assert (status, answer["reasons"]) == (200, [])
+    assert answer["warnings"] == [
+        "other queues of this database: letters",
+        "2 members of the queue are in quarantine",
+        "send_letter is blocked by environment:42501",
+    ]
+    assert content(await pages.find("/status"))[1]["backlog"]["blocked"] == [
+        {"kind": "send_letter", "cause": "environment:42501", "jobs": 7, "since_s": 60.0}
+    ]

@@ -73,7 +73,12 @@ class Pages:
         if self.loop_lag.blocked_s() > self.blocked_after_s:
             reasons.append("event loop blocked")
         ready = not reasons
-        content = {"ready": ready, "mode": self.state.mode, "reasons": reasons}
+        content = {
+            "ready": ready,
+            "mode": self.state.mode,
+            "reasons": reasons,
+            "warnings": self._warnings(),
+        }
         return json_page(OK if ready else UNAVAILABLE, content)
 
     def status(self) -> dict[str, Any]:
@@ -89,13 +94,25 @@ class Pages:
                 "draining": state.draining,
                 "jobs_running": state.jobs_running,
                 "postgresql_up": state.postgres_up,
+                "postgresql_trouble": state.postgres_trouble,
                 "redis_up": state.redis_up,
+                "redis_trouble": state.redis_trouble,
+                "warnings": self._warnings(),
                 "event_loop_lag_s": round(self.loop_lag.worst_s(), 3),
             },
             "counted_s_ago": None if age_s is None else round(age_s, 1),
             "backlog": None if snapshot is None else asdict(snapshot.backlog),
             "fleet": None if snapshot is None else [asdict(worker) for worker in snapshot.fleet],
         }
+
+    def _warnings(self) -> list[str]:
+        """Return what somebody should mend: here, and for kinds of job that are blocked."""
+        snapshot = self.backlog.last
+        blocked = () if snapshot is None else snapshot.backlog.blocked
+        return [
+            *self.state.warnings(),
+            *(f"{one.kind} is blocked by {one.cause}" for one in blocked),
+        ]
 
     def _service(self) -> str:
         """Return the service's state in a word."""
