@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from worker import cli
-from worker.errors import TellerError, report_error
+from worker.cli._boundary import run_guarded
 
 if TYPE_CHECKING:
     from typer._click.core import Command, Context  # typer carries its own copy of click
@@ -83,12 +83,8 @@ def main() -> None:
 
 
 def run() -> int:
-    """Run the command line and return its exit code; an expected error is one line."""
-    try:
-        app(standalone_mode=True)
-    except TellerError as error:
-        return report_error(error)
-    return 0
+    """Run the command line and return its exit code; an error is one line, whatever it is."""
+    return run_guarded(app, sys.argv[1:])
 
 
 if __name__ == "__main__":

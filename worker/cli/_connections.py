@@ -1,19 +1,18 @@
-"""The database and Redis, opened for one command; and the one message for a database out of reach.
+"""The database and Redis, opened for one command, after a look at whether they serve it.
 
 Apart from `_options`, so that a command which needs neither imports neither.
 """
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from redis.asyncio import Redis
-from sqlalchemy.exc import DBAPIError
 
 from db.engine import create_sessions, open_engine
-from db.errors import Trouble, diagnose
-from worker.errors import StartupError
+from db.migrate import require_current
+from worker.cli._faults import explaining_servers
 from worker.settings import load_settings
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from worker.settings import Settings
 
 REDIS_CONNECT_TIMEOUT_S: Final = 2
+REDIS_ANSWER_TIMEOUT_S: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +35,28 @@ class Connections:
 
 
 @asynccontextmanager
-async def open_connections(command: str, *, pool_size: int = 1) -> AsyncIterator[Connections]:
+async def open_connections(
+    command: str, *, pool_size: int = 1, migrated: bool = True
+) -> AsyncIterator[Connections]:
     """Open what the settings name, and close it when the command is done.
+
+    It begins by reading the schema's version: a database that is away, refuses or was never
+    migrated is told at once and in one way, before a command has done anything.
 
     Args:
         command: shown in `pg_stat_activity`, behind "teller-".
         pool_size: connections to the database at most.
+        migrated: whether the command needs this code's schema.
 
     Raises:
-        StartupError: a setting is wrong, or the database cannot be reached.
+        StartupError: a setting is wrong, or a server does not serve; the message says what to do.
     """
     settings = load_settings()
-    with reporting_unreachable_database():
+    with explaining_servers():
         redis = Redis.from_url(
-            str(settings.redis_url), socket_connect_timeout=REDIS_CONNECT_TIMEOUT_S
+            str(settings.redis_url),
+            socket_connect_timeout=REDIS_CONNECT_TIMEOUT_S,
+            socket_timeout=REDIS_ANSWER_TIMEOUT_S,
         )
         engines = open_engine(
             str(settings.database_url),
@@ -56,21 +64,6 @@ async def open_connections(command: str, *, pool_size: int = 1) -> AsyncIterator
             application_name=f"teller-{command}",
         )
         async with redis, engines as engine:
+            if migrated:
+                await require_current(engine)
             yield Connections(settings, engine, create_sessions(engine), redis)
-
-
-@contextmanager
-def reporting_unreachable_database() -> Iterator[None]:
-    """Turn what the drivers raise for a lost or refused connection into one line for a person.
-
-    Raises:
-        StartupError: the database cannot be reached.
-    """
-    try:
-        yield
-    except (OSError, DBAPIError) as error:
-        if diagnose(error).trouble is not Trouble.CONNECTION:
-            raise
-        raise StartupError(
-            "cannot reach the database: check DATABASE_URL, and that PostgreSQL is up"
-        ) from error

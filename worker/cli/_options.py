@@ -1,8 +1,9 @@
 """What the command lines share: how a wrong one is refused, and how times are written."""
 
 import re
+import sys
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import typer
 
@@ -21,6 +22,28 @@ def command_line(**options: Any) -> typer.Typer:  # noqa: ANN401 - Typer's own
     """Return an empty Typer app for one command, with the options that all of them have."""
     # As Markdown, since otherwise every line of a docstring stays a line of the help.
     return typer.Typer(add_completion=False, rich_markup_mode="markdown", **options)
+
+
+def standard_input() -> BinaryIO:
+    """Return standard input, as bytes.
+
+    Raises:
+        UsageError: it is closed, as a daemon's often is.
+    """
+    if sys.stdin is None:
+        raise UsageError("standard input is closed: name a file, or give the input with a pipe")
+    return sys.stdin.buffer
+
+
+def confirm(question: str) -> None:
+    """Ask a person, and end the command unless the answer is yes.
+
+    Raises:
+        UsageError: nobody can be asked.
+    """
+    if sys.stdin is None:
+        raise UsageError("standard input is closed, so nobody can be asked: give --yes")
+    typer.confirm(question, abort=True)
 
 
 def parse_duration(text: str, option: str) -> timedelta:

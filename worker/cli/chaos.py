@@ -9,7 +9,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from worker.cli._connections import reporting_unreachable_database
+from worker.cli._faults import explaining_servers
 from worker.cli._options import UsageError, command_line
 from worker.dev.chaos import FaultKind, Options, Summary, run, show
 from worker.dev.chaos.doors import BrokenPromiseError
@@ -60,7 +60,7 @@ def chaos(  # noqa: PLR0913 - the options of a command line
         concurrency=concurrency,
     )
     urls = os.environ.get("DATABASE_URL"), os.environ.get("REDIS_URL")
-    with site(*urls) as place, reporting_unreachable_database():
+    with site(*urls) as place, explaining_servers():
         try:
             summary = uvloop.run(_run(place, options, console))
         except BrokenPromiseError as error:

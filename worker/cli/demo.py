@@ -5,7 +5,7 @@ import asyncio
 import typer
 from rich.console import Console
 
-from worker.cli._connections import reporting_unreachable_database
+from worker.cli._faults import explaining_servers
 from worker.cli._options import command_line
 from worker.dev.demo import play, show
 from worker.dev.demo.play import StandstillError
@@ -24,7 +24,7 @@ def demo() -> None:
     in .teller/. Exit code 0 only if the books balance and nothing is missing.
     """
     console = Console()
-    with local_servers() as settings, reporting_unreachable_database():
+    with local_servers() as settings, explaining_servers():
         try:
             summary = asyncio.run(play(settings, console))
         except StandstillError as error:

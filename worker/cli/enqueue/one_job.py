@@ -1,6 +1,5 @@
 """One job from the command line: enqueued and, if wanted, waited for."""
 
-import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,7 +9,7 @@ from pydantic_core import from_json
 
 from jobs import Cancel, Client, ClientError, JobDeadError, Rejected, Result, parse_payload
 from worker.cli._connections import open_connections
-from worker.cli._options import UsageError
+from worker.cli._options import UsageError, standard_input
 from worker.cli.enqueue.lines import STDIN
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ def payload_of(kind: str, text: str) -> "Payload":
     Raises:
         UsageError: it is not JSON, or does not fit the kind.
     """
-    raw = sys.stdin.buffer.read() if text == STDIN else text
+    raw = standard_input().read() if text == STDIN else text
     try:
         return parse_payload(kind, from_json(raw, allow_inf_nan=False))
     except ClientError as error:

@@ -18,7 +18,7 @@ from db.store import Store
 from jobs._services import open_dry_services
 from jobs._wire import job_id_of
 from worker.cli._connections import Connections, open_connections
-from worker.cli._options import UsageError, command_line, parse_since
+from worker.cli._options import UsageError, command_line, confirm, parse_since
 from worker.cli.jobs.cancel import Canceller
 from worker.cli.jobs.retry import Replayer
 from worker.cli.jobs.tables import (
@@ -254,7 +254,7 @@ async def _confirm(opened: Connections, which: Filter, verb: str, *, yes: bool) 
         return
     async with opened.sessions() as session:
         count = await count_jobs(session, which)
-    typer.confirm(f"{verb} {count:,} {which.state} jobs?", abort=True)
+    confirm(f"{verb} {count:,} {which.state} jobs?")
 
 
 def _choice(ids: list[str] | None, which: Filter, *, every: bool) -> Filter:
