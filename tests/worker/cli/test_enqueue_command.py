@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import sys
 import uuid
 
 import pytest
@@ -152,6 +153,68 @@ async def test_bad_lines_are_told_with_their_numbers_and_the_others_get_in(
     assert [reject["line"] for reject in rejects] == [2, 4, 6]
     assert rejects[0]["text"] == "{broken"
     assert await count() == 3
+
+
+@pytest.mark.parametrize("kind", ["itself", "symbolic link", "hard link", "link to a link"])
+async def test_a_file_is_never_its_own_rejects_file_by_whatever_name(
+    run, count, file, tmp_path, kind
+):
+    path = file(*["{broken"] * 5, a_line())
+    before = path.read_bytes()
+    other = tmp_path / "other"
+    match kind:
+        case "itself":
+            other = path.parent / "." / path.name
+        case "symbolic link":
+            other.symlink_to(path)
+        case "hard link":
+            other.hardlink_to(path)
+        case "link to a link":
+            (tmp_path / "between").hardlink_to(path)
+            other.symlink_to(tmp_path / "between")
+
+    for source, rejects in ((path, other), (other, path)):
+        answer = await run("--file", source, "--rejects", rejects)
+
+        assert "would overwrite" in str(answer.exception)
+        assert path.read_bytes() == before
+    assert await count() == 0
+
+
+def test_standard_input_is_known_as_the_rejects_file_too(file, monkeypatch):
+    path = file("{broken")
+    with path.open() as source:
+        monkeypatch.setattr(sys, "stdin", source)
+
+        with pytest.raises(TellerError, match="would overwrite"):
+            asyncio.run(enqueue_file.enqueue_file("-", "b", path))
+
+
+async def test_a_rejects_file_that_cannot_be_written_is_told_before_any_line(
+    run, count, file, tmp_path
+):
+    path = file(a_line(), "{broken")
+
+    for rejects in (tmp_path / "missing" / "rejects", tmp_path):
+        answer = await run("--file", path, "--rejects", rejects)
+        assert f"cannot write {rejects}" in str(answer.exception)
+    assert await count() == 0
+
+    full = await run("--file", path, "--rejects", "/dev/full")
+    assert "cannot write /dev/full: No space left" in str(full.exception)
+
+
+async def test_rejects_of_an_earlier_run_are_replaced_by_new_ones_and_only_by_them(
+    run, file, tmp_path
+):
+    rejects = tmp_path / "rejects.jsonl"
+    await run("--file", file(a_line()), "--rejects", rejects)
+    assert not rejects.exists()
+
+    await run("--file", file("{one", "{two"), "--rejects", rejects)
+    await run("--file", file("{three"), "--rejects", rejects)
+    await run("--file", file(a_line()), "--rejects", rejects)
+    assert [json.loads(line)["text"] for line in rejects.read_text().splitlines()] == ["{three"]
 
 
 async def test_a_corrected_file_adds_only_what_was_corrected(run, count, file):

@@ -1,6 +1,7 @@
 """A file of jobs: read line by line, with progress, bad lines apart."""
 
-import sys
+import os
+import stat
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Self
@@ -11,10 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from worker.cli._connections import open_connections
-from worker.cli._options import UsageError
+from worker.cli._options import UsageError, standard_input
 from worker.cli.enqueue.keys import BATCH_CHARACTERS_MAX, Keys
 from worker.cli.enqueue.lines import STDIN, BadLine, read_lines
 from worker.cli.enqueue.loader import Loader, Totals
+from worker.errors import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +39,8 @@ async def enqueue_file(file: str, batch: str | None, rejects: Path | None) -> in
         LoadingStoppedError: the database stayed away; running the same again is safe.
     """
     name = _batch_name(file, batch)
-    _refuse_same_file(file, rejects)
+    if rejects is not None:
+        _refuse_same_file(file, rejects)
     console = Console(stderr=True)
     with ExitStack() as exits:
         source = exits.enter_context(_source(file))
@@ -65,21 +68,27 @@ class _BadLines:
 
     def __init__(self, console: Console, rejects: Path | None) -> None:
         self._console = console
-        self._rejects = rejects
-        self._output: BinaryIO | None = None
+        self._path = rejects
+        self._rejects: _RejectsFile | None = None
         self._count = 0
 
     def __enter__(self) -> Self:
-        """Return itself; the file is made with the first bad line."""
+        """Open the rejects file, so that one which cannot be written is told before any line.
+
+        Raises:
+            UsageError: it cannot be opened.
+        """
+        if self._path is not None:
+            self._rejects = _RejectsFile(self._path)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Close the rejects file, and print how many lines were not shown."""
-        if self._output is not None:
-            self._output.close()
+        if self._rejects is not None:
+            self._rejects.close()
         more = self._count - BAD_LINES_SHOWN_MAX
         if more > 0:
-            where = f"all are in {self._rejects}" if self._rejects else "--rejects FILE keeps all"
+            where = f"all are in {self._path}" if self._path else "--rejects FILE keeps all"
             self._print(f"and {more:,} more bad lines; {where}")
 
     def add(self, bad: BadLine) -> None:
@@ -92,12 +101,50 @@ class _BadLines:
         if self._count <= BAD_LINES_SHOWN_MAX:
             self._print(f"line {bad.line.number}: {bad.reason}")
         if self._rejects is not None:
-            if self._output is None:
-                self._output = _open(self._rejects, "wb")
-            self._output.write(orjson.dumps(_reject(bad)) + b"\n")
+            self._rejects.write(orjson.dumps(_reject(bad)) + b"\n")
 
     def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(
+            visible(text), markup=False, emoji=False, highlight=False, soft_wrap=True
+        )
+
+
+class _RejectsFile:
+    """The file of bad lines. What an earlier run left in it goes with the first new bad line."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, and make it if there is none.
+
+        Raises:
+            UsageError: it cannot be written.
+        """
+        self._path = path
+        self._is_new = not path.exists()
+        self._output = _open(path, "ab")
+        self._is_empty = True
+
+    def write(self, line: bytes) -> None:
+        """Write a line.
+
+        Raises:
+            UsageError: it cannot be written, as on a full disk.
+        """
+        with _naming(self._path, "write"):
+            if self._is_empty and self._path.is_file():
+                self._output.truncate(0)
+            self._is_empty = False
+            self._output.write(line)
+
+    def close(self) -> None:
+        """Close the file; one that was made for nothing is removed.
+
+        Raises:
+            UsageError: the last lines cannot be written.
+        """
+        with _naming(self._path, "write"):
+            self._output.close()
+            if self._is_new and self._is_empty:
+                self._path.unlink()
 
 
 def _reject(bad: BadLine) -> dict[str, object]:
@@ -108,17 +155,22 @@ def _reject(bad: BadLine) -> dict[str, object]:
 @contextmanager
 def _source(file: str) -> "Iterator[BinaryIO]":
     if file == STDIN:
-        yield sys.stdin.buffer
+        yield standard_input()
         return
     with _open(Path(file), "rb") as source:
         yield source
 
 
 def _open(path: Path, mode: str) -> BinaryIO:
-    try:
+    with _naming(path, "read" if mode == "rb" else "write"):
         return path.open(mode)  # type: ignore[return-value]  # both modes are binary
+
+
+@contextmanager
+def _naming(path: Path, verb: str) -> "Iterator[None]":
+    try:
+        yield
     except OSError as error:
-        verb = "read" if mode == "rb" else "write"
         raise UsageError(f"cannot {verb} {path}: {error.strerror}") from None
 
 
@@ -150,6 +202,24 @@ def _batch_name(file: str, batch: str | None) -> str:
     return name
 
 
-def _refuse_same_file(file: str, rejects: Path | None) -> None:
-    if rejects is not None and file != STDIN and rejects.resolve() == Path(file).resolve():
+def _refuse_same_file(file: str, rejects: Path) -> None:
+    """Refuse to write into what is being read: by its inode, since one file has many names.
+
+    A terminal, a pipe or another device is no file that a write would destroy.
+
+    Raises:
+        UsageError: the two are the same file.
+    """
+    if _are_same_file(file, rejects):
         raise UsageError("--rejects would overwrite the file that is being read")
+
+
+def _are_same_file(file: str, rejects: Path) -> bool:
+    if file != STDIN and Path(file).resolve() == rejects.resolve():
+        return True
+    try:
+        source = os.fstat(standard_input().fileno()) if file == STDIN else Path(file).stat()
+        target = rejects.stat()
+    except OSError:
+        return False  # one of them does not exist, or standard input is no file
+    return stat.S_ISREG(source.st_mode) and os.path.samestat(source, target)
