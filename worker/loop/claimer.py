@@ -89,31 +89,26 @@ def _parse(reply: "list[Any]") -> Batch:
     )
     claim = None
     for i in range(_HEAD, len(reply), _FIELDS_PER_JOB):
-        member, _, tries, _, _ = fields = reply[i : i + _FIELDS_PER_JOB]
+        member, body, tries, score, aborted_at = reply[i : i + _FIELDS_PER_JOB]
         try:
-            claim = _claim(*fields)
+            job_id = member.decode()
         except ValueError as error:  # an id that is not UTF-8
             claim = None
             batch.unreadable.append((member, tries, f"the id: {error}"))
-        else:
-            batch.claims.append(claim)
+            continue
+        try:
+            score_ms = int(score)
+        except ValueError:
+            score_ms = _time_ms(score)
+        claim = Claim(job_id, body, tries, score_ms)
+        if type(body) is int:
+            claim.body, claim.body_size = None, body
+        if aborted_at is not None:
+            claim.aborted_at_ms = float(aborted_at)
+        batch.claims.append(claim)
     if claim is not None:
         claim.crashes = reply[3]
     return batch
-
-
-def _claim(
-    job_id: bytes, body: bytes | int | None, tries: int, score: bytes, aborted_at: bytes | None
-) -> Claim:
-    size = body if isinstance(body, int) else 0
-    return Claim(
-        job_id.decode(),
-        None if isinstance(body, int) else body,
-        tries,
-        _time_ms(score),
-        None if aborted_at is None else float(aborted_at),
-        body_size=size,
-    )
 
 
 def _time_ms(score: bytes | int) -> int:

@@ -42,6 +42,8 @@ class Claim:
     """Whether the run is over; its completion may still be on the way to Redis."""
     recording: bool = False
     """Whether only the record of the completion is outstanding."""
+    started: bool = False
+    """Whether the job's task has taken its first step."""
     counted: bool = False
     """Whether the run is in the worker's counters."""
     in_slot: bool = True

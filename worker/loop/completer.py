@@ -23,6 +23,8 @@ BATCH_MAX: Final = 250
 """Jobs per call: larger ones save nothing and make other clients of Redis wait."""
 BATCH_BYTES_MAX: Final = 512 * 1024
 """Bytes of results per call; a larger result goes alone."""
+SMALL_BYTES_MAX: Final = 64 * 1024
+"""Fewer bytes make no difference to how long a call may take."""
 ALONE_FAILURES_MAX: Final = 3
 """How often a completion may fail alone, on a Redis that serves, before it goes without its value;
 and how often again before it is given up and its job is left to be delivered again."""
@@ -32,7 +34,9 @@ BATCH_PATIENCE_S: Final = 0.002
 """... or after 2 ms, whichever is first: a call costs as much as a short job."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(
+    slots=True
+)  # not frozen, because one is made for every job: it costs three times as much
 class Completion:
     """How one job ended, as `finish.lua` reads it."""
 
@@ -49,17 +53,6 @@ class Completion:
     """How long the result is kept; 0: forever."""
     keep_ms: int = 0
     """How long the in-progress key outlives the job; 0: not at all."""
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """A completion that Redis does not have yet."""
-
-    completion: Completion
-    recorded: "asyncio.Future[None]"
-    size: int
-    failures: int = 0
-    """How often it failed alone while Redis served."""
 
 
 class Completer:
@@ -91,7 +84,9 @@ class Completer:
         self._run = run
         self._attempt = attempt or (lambda script, keys, args, _size: run(script, keys, args))
         self._on_recorded = on_recorded
-        self._waiting: deque[_Entry] = deque()
+        self._waiting: deque[tuple[Completion, asyncio.Future[None]]] = deque()
+        self._failures: dict[asyncio.Future[None], int] = {}
+        """How often a completion failed alone while Redis served."""
         self._batch_max = BATCH_MAX
         self._is_enough = is_enough
         self._enough = asyncio.Event()
@@ -102,8 +97,7 @@ class Completer:
         # Asking for the running loop is a system call before Python 3.12, and this is done per job.
         loop = self._sender.get_loop() if self._sender else asyncio.get_running_loop()
         recorded: asyncio.Future[None] = loop.create_future()
-        size = len(completion.value) if isinstance(completion.value, bytes) else 0
-        self._waiting.append(_Entry(completion, recorded, size))
+        self._waiting.append((completion, recorded))
         if self._is_enough(len(self._waiting)):
             self._enough.set()
         if self._sender is None:
@@ -128,9 +122,10 @@ class Completer:
         if self._sender is not None:
             self._sender.cancel()
             await asyncio.wait({self._sender})
-        for entry in self._waiting:
-            entry.recorded.cancel()
+        for _, recorded in self._waiting:
+            recorded.cancel()
         self._waiting.clear()
+        self._failures.clear()
         self._sender = None
 
     async def _send(self) -> None:
@@ -138,11 +133,11 @@ class Completer:
         try:
             while self._waiting:
                 await self._gather()
-                batch = self._next_batch()
+                completions, args, size = self._next_batch()
                 try:
-                    await self._record(batch)
+                    await self._record(completions, args, size)
                 except Exception as error:  # noqa: BLE001 - a value that cannot be sent, too
-                    failures = await self._after_failure(batch, error, failures)
+                    failures = await self._after_failure(len(completions), error, failures)
                 else:
                     failures = 0
         finally:
@@ -156,57 +151,58 @@ class Completer:
                 async with asyncio.timeout(BATCH_PATIENCE_S):
                     await self._enough.wait()
 
-    def _next_batch(self) -> list[_Entry]:
-        batch: list[_Entry] = []
-        size = 0
-        for entry in islice(self._waiting, self._batch_max):
-            size += entry.size
-            if batch and size > BATCH_BYTES_MAX:
-                break
-            batch.append(entry)
-        return batch
+    def _next_batch(self) -> tuple[list[Completion], list[Any], int]:
+        """Return the next completions, the arguments that send them, and the size of their values.
 
-    async def _record(self, batch: list[_Entry]) -> None:
+        A value that is large alone is a batch of its own.
+        """
+        batch: list[Completion] = []
         args: list[Any] = [self._claims.worker_id]
         size = 0
-        for entry in batch:
-            completion = entry.completion
-            size += entry.size
+        for completion, _ in islice(self._waiting, self._batch_max):
+            value = completion.value
+            if type(value) is bytes:
+                if batch and size + len(value) > BATCH_BYTES_MAX:
+                    break
+                size += len(value)
+            batch.append(completion)
             args += (
                 completion.job_id,
                 completion.tries,
                 completion.kind,
-                completion.value,
+                value,
                 completion.ttl_ms,
                 completion.keep_ms,
             )
-        keys = (self._claims.queue_name,)
-        refused = await self._attempt(
-            FINISH, keys, args, size if size > BATCH_BYTES_MAX // 8 else 0
-        )
+        return batch, args, size
+
+    async def _record(self, batch: list[Completion], args: list[Any], size: int) -> None:
+        patience = size if size > SMALL_BYTES_MAX else 0
+        refused = await self._attempt(FINISH, (self._claims.queue_name,), args, patience)
         for job_id in refused:
             logger.warning(
                 "job %s ended here, but another worker holds it: left to that one", job_id.decode()
             )
-        if self._batch_max < BATCH_MAX:
-            self._batch_max = min(2 * self._batch_max, BATCH_MAX)
-        self._on_recorded([entry.completion for entry in batch])
-        for entry in batch:
-            self._waiting.popleft()
-            if not entry.recorded.done():
-                entry.recorded.set_result(None)
+        self._batch_max = min(2 * self._batch_max, BATCH_MAX)
+        self._on_recorded(batch)
+        for _ in batch:
+            _, recorded = self._waiting.popleft()
+            if not recorded.done():
+                recorded.set_result(None)
+            if self._failures:
+                self._failures.pop(recorded, None)
 
     # What fails together is tried alone
 
-    async def _after_failure(self, batch: list[_Entry], error: Exception, failures: int) -> int:
+    async def _after_failure(self, count: int, error: Exception, failures: int) -> int:
         """Halve the batch if it is at fault, or wait if Redis is; return the failures in a row."""
-        self._batch_max = max(1, len(batch) // 2)
+        self._batch_max = max(1, count // 2)
         if not await self._redis_serves():
             logger.debug("%d completions wait for redis: %s", len(self._waiting), error)
             await asyncio.sleep(backoff_s(failures, draw_jitter()))
             return failures + 1
-        if len(batch) == 1:
-            self._note_alone(batch[0], error)
+        if count == 1:
+            self._note_alone(error)
         return 0
 
     async def _redis_serves(self) -> bool:
@@ -217,23 +213,23 @@ class Completer:
             return False
         return True
 
-    def _note_alone(self, entry: _Entry, error: Exception) -> None:
-        """Let a completion that failed alone wait behind the others, then do without its value."""
-        self._waiting.remove(entry)
-        entry.failures += 1
-        completion = entry.completion
-        if entry.failures >= ALONE_FAILURES_MAX and entry.size:
-            logger.error(
-                "job %s: its result of %d bytes cannot be stored, it ends without: %s",
-                *(completion.job_id, entry.size, error),
-            )
-            entry.completion, entry.size = replace(completion, value=b""), 0
-        elif entry.failures >= 2 * ALONE_FAILURES_MAX:
+    def _note_alone(self, error: Exception) -> None:
+        """Let the first, which failed alone, wait behind the others, and then go without value."""
+        completion, recorded = self._waiting.popleft()
+        failures = self._failures.pop(recorded, 0) + 1
+        if failures >= 2 * ALONE_FAILURES_MAX:
             logger.error(
                 "job %s: its end cannot be stored, it will be delivered again: %s",
                 *(completion.job_id, error),
             )
-            if not entry.recorded.done():
-                entry.recorded.set_result(None)
+            if not recorded.done():
+                recorded.set_result(None)
             return
-        self._waiting.append(entry)
+        if failures == ALONE_FAILURES_MAX and completion.kind == "done":
+            logger.error(
+                "job %s: its result cannot be stored, it ends without: %s",
+                *(completion.job_id, error),
+            )
+            completion = replace(completion, value=b"")
+        self._failures[recorded] = failures
+        self._waiting.append((completion, recorded))

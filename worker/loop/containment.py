@@ -8,7 +8,7 @@ the next one that the job is delivered to. Tasks that a job starts raise an ordi
 import asyncio
 from collections.abc import Coroutine
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from arq.worker import JobExecutionFailed
 
@@ -17,8 +17,10 @@ from .outcomes import describe_exit
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+T = TypeVar("T")
+
 IN_JOB: Final[ContextVar[bool]] = ContextVar("worker_loop_in_job", default=False)
-"""Set in the task that runs a job, and so in every task that comes from there."""
+"""Set in the task that starts jobs, and so in theirs, and in every task that comes from there."""
 
 
 class _Contained(Coroutine[Any, Any, Any]):
@@ -53,7 +55,7 @@ class _Factory:
     """A task factory that looks where a task comes from, and leaves the rest to another."""
 
     def __init__(self, other: "Callable[..., Any] | None") -> None:
-        self._other = other
+        self.other = other
 
     def __call__(
         self,
@@ -63,9 +65,9 @@ class _Factory:
     ) -> Any:  # noqa: ANN401 - the other factory's
         if IN_JOB.get() and asyncio.iscoroutine(coroutine):
             coroutine = _Contained(coroutine)
-        if self._other is None:
+        if self.other is None:
             return asyncio.Task(coroutine, loop=loop, **options)
-        return self._other(loop, coroutine, **options)
+        return self.other(loop, coroutine, **options)
 
 
 def contain_exits(loop: asyncio.AbstractEventLoop) -> None:
@@ -73,3 +75,13 @@ def contain_exits(loop: asyncio.AbstractEventLoop) -> None:
     factory = loop.get_task_factory()
     if not isinstance(factory, _Factory):
         loop.set_task_factory(_Factory(factory))
+
+
+def create_job_task(
+    loop: asyncio.AbstractEventLoop, coroutine: "Coroutine[Any, Any, T]"
+) -> "asyncio.Task[T]":
+    """Start the task of a job, whose own exits the runner catches."""
+    factory = loop.get_task_factory()
+    if isinstance(factory, _Factory) and factory.other is None:
+        return asyncio.Task(coroutine, loop=loop)  # past the factory: this is done per job
+    return loop.create_task(coroutine)

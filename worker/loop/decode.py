@@ -70,7 +70,7 @@ UNKNOWN_FUNCTION = "unknown function"
 OUT_OF_TRIES = "out of tries"
 
 
-def decode_claim(
+def decode_claim(  # noqa: PLR0911 - one reason per line
     claim: "Claim",
     functions: "Mapping[str, Function | CronJob]",
     deserializer: "Deserializer | None",
@@ -80,9 +80,16 @@ def decode_claim(
     if claim.body is None:
         return Refusal(EXPIRED, JobExecutionFailed("job expired"))
     try:
-        name, args, kwargs, first_try, enqueue_ms = _read(claim.body, deserializer)
+        name, args, kwargs, first_try, enqueue_ms = deserialize_job_raw(
+            claim.body, deserializer=deserializer
+        )
     except SerializationError as error:
         return Refusal(UNREADABLE, error)
+    except BaseException as error:  # noqa: BLE001 - a body may run code, if it is a pickle
+        return Refusal(UNREADABLE, SerializationError(f"the body raised {type(error).__name__}"))
+    fault = _fault_of(name, args, kwargs, first_try, enqueue_ms)
+    if fault is not None:
+        return Refusal(UNREADABLE, SerializationError(fault))
     claim.enqueue_ms = enqueue_ms
     if claim.aborted_at_ms is not None and is_meant_for(
         claim.aborted_at_ms, enqueue_ms, timestamp_ms()
@@ -101,42 +108,18 @@ def decode_claim(
     return ReadyJob(claim.job_id, name, function, args, kwargs, job_try, claim.score, enqueue_ms)
 
 
-def _read(
-    body: bytes, deserializer: "Deserializer | None"
-) -> tuple[str, tuple[Any, ...], dict[str, Any], int | None, int]:
-    """Return the fields of a body.
-
-    Raises:
-        SerializationError: it is none, or a field has a wrong type or is out of range.
-    """
-    try:
-        fields = deserialize_job_raw(body, deserializer=deserializer)
-    except SerializationError:
-        raise
-    except BaseException as error:  # noqa: BLE001 - a body may run code, if it is a pickle
-        raise SerializationError(f"the body raised {type(error).__name__}") from None
-    fault = _fault_of(*fields)
-    if fault is not None:
-        raise SerializationError(fault)
-    return fields
-
-
 def _fault_of(
     name: object, args: object, kwargs: object, first_try: object, enqueue_ms: object
 ) -> str | None:
     """Return what is wrong with the fields of a body; None if it is a job's."""
     if type(name) is not str:
         return "the function's name (f) is no text"
-    if not isinstance(args, list | tuple):
+    if not isinstance(args, (list, tuple)):
         return "the arguments (a) are no list"
-    if not isinstance(kwargs, dict) or not all(type(key) is str for key in kwargs):
+    if not isinstance(kwargs, dict) or (kwargs and not all(type(key) is str for key in kwargs)):
         return "the keyword arguments (k) are no dictionary with names"
-    if first_try is not None and not _is_within(first_try, TRIES_MAX):
+    if first_try is not None and not (type(first_try) is int and 0 <= first_try <= TRIES_MAX):
         return "the try (t) is no whole number, or an absurd one"
-    if not _is_within(enqueue_ms, ENQUEUED_MAX_MS):
+    if not (type(enqueue_ms) is int and 0 <= enqueue_ms <= ENQUEUED_MAX_MS):
         return "the time of enqueueing (et) is not in Unix milliseconds"
     return None
-
-
-def _is_within(value: object, maximum: int) -> bool:
-    return type(value) is int and 0 <= value <= maximum

@@ -9,6 +9,7 @@ from arq.utils import timestamp_ms
 from .aborts import Aborts
 from .claimer import Batch, Claimer
 from .connection import LOSS_ERRORS, backoff_s, draw_jitter
+from .containment import IN_JOB, create_job_task
 from .doorbell import BELL_SUFFIX, Doorbell
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Fetcher:
     async def run(self) -> None:
         """Claim, start, rest; until the slots close or, in burst mode, until nothing is left."""
         self._next_poll_at = 0.0
+        IN_JOB.set(True)
         burst = self._worker.burst
         listener = None if burst else self._listen()
         try:
@@ -175,7 +177,8 @@ class Fetcher:
             return
         self._slots.take(claim)
         job = self._worker.run_job(claim.job_id, claim.score)
-        self._worker.tasks[claim.job_id] = asyncio.get_running_loop().create_task(job)
+        loop = asyncio.get_running_loop()
+        self._worker.tasks[claim.job_id] = create_job_task(loop, job)
 
     def _start_duplicate(self, earlier: "Claim", claim: "Claim") -> None:
         """Deal with a job that is claimed while an earlier delivery of it is still here."""

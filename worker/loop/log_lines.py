@@ -38,27 +38,22 @@ def job_ends(job: "ReadyJob", outcome: RunOutcome, run_ms: int, *, log_result: b
     """Log how a job ended; whatever its result or error does, this does not fail."""
     run_s = run_ms / 1000
     try:
-        _job_ends(job, outcome, run_s, log_result=log_result)
+        match outcome:
+            case Completed(result):
+                if logger.isEnabledFor(logging.INFO):
+                    shown = "" if result is None or not log_result else _shown(_short, result)
+                    logger.info("%6.2fs ← %s ● %s", run_s, job.ref, shown)
+            case Failed(error):
+                _job_failed(job, error, run_s)
+            case Aborted():
+                logger.info("%6.2fs ⊘ %s aborted", run_s, job.ref)
+            case RetryLater(defer_ms):
+                wait_s = (defer_ms or 0) / 1000
+                logger.info("%6.2fs ↻ %s retrying job in %0.2fs", run_s, job.ref, wait_s)
+            case RunAgain() | HandBack():
+                logger.info("%6.2fs ↻ %s cancelled, will be run again", run_s, job.ref)
     except BaseException as error:  # noqa: BLE001 - a user's attributes can raise anything
         logger.warning("%6.2fs %s: its end cannot be shown, %s", run_s, job.ref, type(error))
-
-
-def _job_ends(job: "ReadyJob", outcome: RunOutcome, run_s: float, *, log_result: bool) -> None:
-    match outcome:
-        case Completed(result):
-            if logger.isEnabledFor(logging.INFO):
-                shown = "" if result is None or not log_result else _shown(_short, result)
-                logger.info("%6.2fs ← %s ● %s", run_s, job.ref, shown)
-        case Failed(error):
-            _job_failed(job, error, run_s)
-        case Aborted():
-            logger.info("%6.2fs ⊘ %s aborted", run_s, job.ref)
-        case RetryLater(defer_ms):
-            logger.info(
-                "%6.2fs ↻ %s retrying job in %0.2fs", run_s, job.ref, (defer_ms or 0) / 1000
-            )
-        case RunAgain() | HandBack():
-            logger.info("%6.2fs ↻ %s cancelled, will be run again", run_s, job.ref)
 
 
 def _job_failed(job: "ReadyJob", error: BaseException, run_s: float) -> None:

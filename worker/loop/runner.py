@@ -116,7 +116,11 @@ class Runner:
 
     async def run(self, claim: "Claim") -> None:
         """Run one held job; the body of its task."""
+        claim.started = True
         try:
+            if self._slots.closed.is_set():
+                self.give_back(claim, claim.score)
+                return
             if claim.body_size:
                 await self._fetch_body(claim)
             job = self.open(claim)
@@ -145,7 +149,11 @@ class Runner:
 
     async def run_local(self, claim: "Claim", job: ReadyJob) -> RunOutcome:
         """Run a job from another source than Redis; the body of its task."""
+        IN_JOB.set(True)
+        claim.started = True
         try:
+            if self._slots.closed.is_set():
+                return HandBack()
             if claim.crashes and not await self._slots.wait_alone(claim):
                 return HandBack()
             return await self._carry_out(claim, job)
@@ -154,7 +162,6 @@ class Runner:
 
     async def _carry_out(self, claim: "Claim", job: ReadyJob) -> RunOutcome:
         worker = self._worker
-        IN_JOB.set(True)
         ctx = {
             **worker.ctx,
             "job_id": job.job_id,

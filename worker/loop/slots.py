@@ -25,7 +25,7 @@ PARKED_MAX: Final = 256
 """Jobs of this process that may wait without a slot; each keeps its memory and its lease."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Slot:
     """A job's own slot, as the job finds it in `ctx["slot"]`."""
 

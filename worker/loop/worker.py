@@ -245,7 +245,15 @@ class Worker(arq_worker.Worker):
     def handle_sig(self, signum: "Signals") -> None:
         """Cancel the jobs that run, and stop; cancelled jobs go back without spending a try."""
         self._begin_shutdown()
+        tasks = self.tasks
+        # A task that is cancelled before its first step takes none: its job would stay held. Left
+        # alone, it finds the slots closed.
+        held = self.claims.held
+        self.tasks = {
+            id_: task for id_, task in tasks.items() if id_ not in held or held[id_].started
+        }
         super().handle_sig(signum)
+        self.tasks = tasks
 
     def handle_sig_wait_for_completion(self, signum: "Signals") -> None:
         """Claim no more, let jobs finish for `job_completion_wait`, then stop; twice: stop now."""

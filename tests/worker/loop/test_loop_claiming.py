@@ -188,3 +188,38 @@ async def test_one_claim_is_bounded_whatever_the_slots(redis, fleet):
     blocking = BlockingJob()
     worker = fleet.make(blocking.function, max_jobs=10 * CLAIM_MAX)
     assert worker.fetcher.wanted == CLAIM_MAX
+
+
+async def test_an_idle_worker_makes_one_call_per_poll_of_a_few_commands(redis, fleet):
+    fleet.start(BlockingJob().function, poll_delay=0.02, allow_abort_jobs=True)
+    await listening(redis, 1)
+
+    async def polls():
+        return (await redis.info("commandstats")).get("cmdstat_evalsha", {"calls": 0})["calls"]
+
+    async def settled():
+        return await polls() > 3
+
+    await eventually(settled)
+    await redis.config_resetstat()
+
+    async def many():
+        return await polls() >= 30
+
+    await eventually(many)
+    stats = await redis.info("commandstats")
+    calls = {name: stat["calls"] for name, stat in stats.items()}
+    ours = {
+        name: calls[name]
+        for name in calls
+        if name not in {"cmdstat_info", "cmdstat_config|resetstat"}
+    }
+    count = ours.pop("cmdstat_evalsha")
+    assert set(ours) <= {
+        "cmdstat_time",
+        "cmdstat_zrange",
+        "cmdstat_del",
+        "cmdstat_bzpopmin",
+        "cmdstat_zscan",
+    }
+    assert sum(ours.values()) <= 3 * count + 4

@@ -103,8 +103,8 @@ async def test_a_suspect_runs_alone_and_new_jobs_wait_for_it(redis, fleet):
         poll_delay=0.02,
     )
     await first.wait_started()
-    await redis.enqueue_job("suspect", _job_id="s")
     await crashed(redis, "s")
+    await redis.enqueue_job("suspect", _job_id="s")
 
     async def waits():
         return "s" in worker.claims.held
@@ -156,13 +156,16 @@ async def test_a_suspect_that_waits_in_vain_goes_back_with_its_count_and_the_wor
     await redis.enqueue_job("blocking")
     fleet.start(blocking.function, CRASHES_OF, poll_delay=0.02)
     await blocking.wait_started()
-    await redis.enqueue_job("crashes_of", _job_id="s")
     await crashed(redis, "s", 2)
+    await redis.enqueue_job("crashes_of", _job_id="s")
     now_ms = timestamp_ms()
 
     async def put_back():
-        leased = await redis.exists("arq:in-progress:s")
-        return not leased and await redis.zscore("arq:queue", "s") > now_ms + 1_000
+        async with redis.pipeline(transaction=True) as pipe:
+            pipe.exists("arq:in-progress:s")
+            pipe.zscore("arq:queue", "s")
+            leased, score = await pipe.execute()
+        return not leased and score > now_ms + 1_000
 
     await eventually(put_back)
     assert await redis.get("arq:claims:s") == b"2"
@@ -185,8 +188,8 @@ async def test_a_worker_that_stops_gives_a_waiting_suspect_back_with_its_count(r
     worker = fleet.start(blocking.function, CRASHES_OF, poll_delay=0.02, job_completion_wait=60)
     worker.main_task = fleet.mains[-1]
     await blocking.wait_started()
-    await redis.enqueue_job("crashes_of", _job_id="s")
     await crashed(redis, "s")
+    await redis.enqueue_job("crashes_of", _job_id="s")
 
     async def waits():
         return "s" in worker.claims.held

@@ -193,3 +193,19 @@ async def test_a_worker_that_drains_leaves_the_rings_to_others(redis, fleet):
     await put(redis, [QueuedJob("next", "blocking")])
     await blocking.wait_started(2)
     blocking.unblock()
+
+
+async def test_a_stop_before_a_jobs_first_step_gives_the_job_back(redis, fleet):
+    blocking = BlockingJob()
+    await redis.enqueue_job("blocking", _job_id="a")
+    worker = fleet.make(blocking.function)
+    worker._pool = redis
+    batch = await worker.fetcher.claimer.claim(redis, 1, aborts=False)
+    worker.fetcher.start(batch.claims[0])
+    worker.handle_sig(signal.SIGTERM)  # in the same turn: the task has not begun
+    await within_deadline(asyncio.wait(worker.tasks.values()))
+    await within_deadline(worker.completer.drain(5))
+    assert (worker.claims.held, blocking.runs) == ({}, [])
+    assert not await redis.exists("arq:in-progress:a", "arq:retry:a", "arq:claims:a")
+    await worker.leases.stop()
+    worker._pool = None

@@ -87,22 +87,31 @@ local function look_at(id, score)
   end
 end
 
-while claimed < want and not full and passed + dropped < passed_max do
-  local due = redis.call(
-    'ZRANGEBYSCORE', queue, '-inf', now, 'WITHSCORES', 'LIMIT', passed, want - claimed + passed)
-  if #due == 0 then
+-- Members are read by rank, due or not: the first that is not due says when to look again, and an
+-- idle worker's claim is one read.
+local next_due  -- a score as Redis writes it; false where nothing is left
+while claimed < want and not full and next_due == nil and passed + dropped < passed_max do
+  local members = redis.call('ZRANGE', queue, passed, want - claimed + 2 * passed - 1, 'WITHSCORES')
+  if #members == 0 then
+    next_due = false
     break
   end
-  for i = 1, #due, 2 do
-    if claimed == want or full then
+  for i = 1, #members, 2 do
+    if tonumber(members[i + 1]) > now then
+      next_due = members[i + 1]
+    end
+    if next_due or claimed == want or full then
       break
     end
-    look_at(due[i], due[i + 1])
+    look_at(members[i], members[i + 1])
   end
 end
+if next_due == nil then
+  local head = redis.call('ZRANGE', queue, passed, passed, 'WITHSCORES')
+  next_due = head[2] or false
+end
 
-local more = redis.call('ZRANGEBYSCORE', queue, '-inf', now, 'LIMIT', passed, 1)
-if #more > 0 then
+if next_due and tonumber(next_due) <= now then
   -- One ring wakes one worker; a worker that cannot take everything passes it on.
   if read('ZADD', bell, 0, 'ring') == nil then
     redis.call('DEL', bell)
@@ -112,8 +121,6 @@ if #more > 0 then
 else
   -- A ring follows the job it is for, so every ring until now has been answered.
   redis.call('DEL', bell)
-  local next_due = redis.call(
-    'ZRANGEBYSCORE', queue, '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-  reply[2] = next_due[2] or 0
+  reply[2] = next_due or 0
 end
 return reply
