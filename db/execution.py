@@ -1,4 +1,4 @@
-"""The rows of jobs that run: look up, finalize once, note a failure, postpone."""
+"""The rows of jobs that run: look up, open, finalize once, put back or mark dead, cancel."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,6 +18,11 @@ State = Literal["queued", "completed", "rejected", "dead", "cancelled"]
 FinalState = Literal["completed", "rejected", "dead", "cancelled"]
 
 ERRORS_KEPT_MAX: Final = 25
+RESULT_CHARACTERS_MAX: Final = 1_048_576
+
+
+class ResultTooLargeError(ValueError):
+    """A job's result is too large to be kept with the job and sent to its callers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +38,17 @@ class JobRef:
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
-    """What a job's row was made with."""
+class Standing:
+    """A queued job's ledger of retries, by cause; a new job's is empty."""
 
-    payload: Any
-    enqueued_at: datetime
+    attempts: int = 0
+    """Failures of its own."""
+    conflicts: int = 0
+    """Times it was put back in a row for locks, conflicts and slow statements."""
+    blocked_by: str | None = None
+    """What it waits for: `newer_worker`, or `environment:` and a SQLSTATE."""
+    blocked_s: float = 0.0
+    """Seconds since it was first blocked, by the server's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +58,17 @@ class Stored:
     id: UUID
     kind: str
     state: State
-    payload: Any
+    payload_json: str
+    """PostgreSQL's own text: read by Python and written again, its numbers might be others."""
     result: Any
-    attempts: int
+    enqueued_at: datetime
+    crashes: int
+    """Processes that died while they ran it, in a row."""
+    is_leased: bool
+    """Whether a worker runs it from this row; then `crashes` counts this run, too."""
+    standing: Standing
     same_payload: bool
-    """Whether the row's payload is the delivered one."""
+    """Whether its kind and payload are the delivered ones; numbers are compared by value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,22 +99,44 @@ FINISH: Final = clean("""
             clock_timestamp(), $7, $8)
     ON CONFLICT (id) DO UPDATE
     SET state = excluded.state, result = excluded.result, finished_at = excluded.finished_at,
-        purgeable = excluded.purgeable
+        purgeable = excluded.purgeable, conflicts = 0, crashes = 0, blocked_since = NULL,
+        blocked_by = NULL, leased_by = NULL
     WHERE j.state = 'queued' AND j.kind = excluded.kind AND j.payload = excluded.payload
     RETURNING 1
 """)
 
 FIND = text("""
-    SELECT id, kind, state, payload, result, attempts,
+    SELECT id, kind, state, CAST(payload AS text) AS payload_json, result, enqueued_at, crashes,
+           leased_by IS NOT NULL AS is_leased, attempts, conflicts, blocked_by,
+           coalesce(CAST(extract(epoch FROM clock_timestamp() - blocked_since) AS float8), 0)
+             AS blocked_s,
            kind = :kind AND payload = CAST(:payload AS jsonb) AS same_payload
     FROM jobs WHERE id = :id
 """)
 
-HOLD = text("""
-    SELECT 1 FROM jobs WHERE id = :id AND state = 'queued' FOR UPDATE SKIP LOCKED
+# The queue has it: that is where it came from.
+OPEN = text("""
+    INSERT INTO jobs (id, kind, payload, enqueued_at, run_at, dispatched_at, redis_id)
+    VALUES (:id, :kind, CAST(:payload AS jsonb), :enqueued_at, clock_timestamp(),
+            clock_timestamp(), :redis_id)
+    ON CONFLICT (id) DO NOTHING
+""")
+
+COUNT_CRASHES = text("""
+    UPDATE jobs SET crashes = greatest(crashes, :crashes) WHERE id = :id AND state = 'queued'
 """)
 
 CANCEL = text("SELECT cancel_job(:id, :reason)")
+
+# Every later delivery meets it.
+TOMBSTONE = text("""
+    INSERT INTO jobs (id, kind, payload, state, result, enqueued_at, run_at, finished_at, redis_id)
+    VALUES (:id, :kind, CAST(:payload AS jsonb), 'cancelled',
+            jsonb_build_object('reason', CAST(:reason AS text)), :enqueued_at, :enqueued_at,
+            clock_timestamp(), :redis_id)
+    ON CONFLICT (id) DO NOTHING
+    RETURNING 1
+""")
 
 # Another version registered its schema here, and it takes what ours refuses.
 FITS_ANOTHER_VERSION = text("""
@@ -106,36 +145,41 @@ FITS_ANOTHER_VERSION = text("""
     FROM job_kinds WHERE kind = :kind
 """)
 
-TRACEPARENT = text("SELECT traceparent FROM jobs WHERE id = :id")
-
-FIND_PAYLOAD = text("SELECT payload, enqueued_at FROM jobs WHERE id = :id")
-
-NOTE_FAILURE = text("""
-    INSERT INTO jobs AS j (id, kind, payload, state, errors, attempts, enqueued_at,
-                           run_at, finished_at, redis_id)
-    VALUES (:id, :kind, CAST(:payload AS jsonb), :state,
-            jsonb_build_array(CAST(:error AS jsonb)), :spent, :enqueued_at,
-            clock_timestamp() + :delay,
+# `blocked_since` is when the job was first blocked, whatever blocks it now.
+NOTE = text("""
+    INSERT INTO jobs AS j (id, kind, payload, state, errors, attempts, conflicts, blocked_since,
+                           blocked_by, enqueued_at, run_at, dispatched_at, finished_at, redis_id)
+    VALUES (:id, :kind, CAST(:payload AS jsonb), :state, CAST(:errors AS jsonb), :attempts,
+            :conflicts, CASE WHEN CAST(:blocked_by AS text) IS NULL THEN NULL
+                             ELSE clock_timestamp() END,
+            :blocked_by, :enqueued_at, clock_timestamp() + :delay, clock_timestamp(),
             CASE :state WHEN 'queued' THEN NULL ELSE clock_timestamp() END, :redis_id)
     ON CONFLICT (id) DO UPDATE
     SET state = excluded.state,
-        errors = CASE WHEN jsonb_array_length(j.errors) < :errors_max THEN j.errors
-                      ELSE j.errors - 0 END || excluded.errors,
-        attempts = j.attempts + excluded.attempts,
-        run_at = excluded.run_at,
-        finished_at = excluded.finished_at
-    WHERE j.state = 'queued' AND j.kind = excluded.kind AND j.payload = excluded.payload
+        errors = CASE WHEN jsonb_array_length(j.errors) + jsonb_array_length(excluded.errors)
+                           <= :errors_max
+                      THEN j.errors ELSE j.errors - 0 END || excluded.errors,
+        attempts = excluded.attempts, conflicts = excluded.conflicts, crashes = 0,
+        blocked_by = excluded.blocked_by,
+        blocked_since = CASE WHEN excluded.blocked_by IS NULL THEN NULL
+                             ELSE coalesce(j.blocked_since, excluded.blocked_since) END,
+        leased_by = NULL, run_at = excluded.run_at, finished_at = excluded.finished_at
+    WHERE j.state = 'queued'
     RETURNING 1
 """)
 
 POSTPONE = text("""
-    INSERT INTO jobs AS j (id, kind, payload, enqueued_at, run_at, redis_id)
-    VALUES (:id, :kind, CAST(:payload AS jsonb),
-            :enqueued_at, clock_timestamp() + :delay, :redis_id)
-    ON CONFLICT (id) DO UPDATE SET run_at = excluded.run_at
+    INSERT INTO jobs AS j (id, kind, payload, enqueued_at, run_at, dispatched_at, redis_id)
+    VALUES (:id, :kind, CAST(:payload AS jsonb), :enqueued_at, clock_timestamp() + :delay,
+            clock_timestamp(), :redis_id)
+    ON CONFLICT (id) DO UPDATE
+    SET run_at = excluded.run_at, conflicts = 0, crashes = 0, blocked_since = NULL,
+        blocked_by = NULL, leased_by = NULL
     WHERE j.state = 'queued' AND j.kind = excluded.kind AND j.payload = excluded.payload
     RETURNING 1
 """)
+
+TRACEPARENT = text("SELECT traceparent FROM jobs WHERE id = :id")
 
 
 class Record:
@@ -157,8 +201,16 @@ class Record:
 
         Returns:
             False when it was final before, or its row holds another payload. Roll back then.
+
+        Raises:
+            ResultTooLargeError: the result does not fit.
         """
         stored = None if result is None else orjson.dumps(result).decode()
+        if stored is not None and len(stored) > RESULT_CHARACTERS_MAX:
+            raise ResultTooLargeError(
+                f"the result has {len(stored)} characters, more than {RESULT_CHARACTERS_MAX}: "
+                "store the bulk elsewhere and return its address"
+            )
         row = (job.id, job.kind, job.payload_json, state, stored, job.enqueued_at, job.redis_id)
         driver = await driver_of(self._session)
         return await driver.fetchval(FINISH, *row, purgeable) is not None
@@ -167,12 +219,27 @@ class Record:
         """Return what is stored under the job's id, or None."""
         query = {"id": job.id, "kind": job.kind, "payload": job.payload_json}
         row = (await self._session.execute(FIND, query)).one_or_none()
-        return None if row is None else Stored(**row._mapping)  # noqa: SLF001 - SQLAlchemy's name
+        if row is None:
+            return None
+        standing = Standing(row.attempts, row.conflicts, row.blocked_by, row.blocked_s)
+        return Stored(
+            id=row.id,
+            kind=row.kind,
+            state=row.state,
+            payload_json=row.payload_json,
+            result=row.result,
+            enqueued_at=row.enqueued_at,
+            crashes=row.crashes,
+            is_leased=row.is_leased,
+            standing=standing,
+            same_payload=row.same_payload,
+        )
 
-    async def find_payload(self, job_id: UUID) -> Accepted | None:
-        """Return the payload and time of acceptance of a job that came by its id alone."""
-        row = (await self._session.execute(FIND_PAYLOAD, {"id": job_id})).one_or_none()
-        return None if row is None else Accepted(row.payload, row.enqueued_at)
+    async def open(self, job: JobRef, crashes: int) -> None:
+        """Give the job a row before it runs, with the number of processes that died under it."""
+        await self._session.execute(OPEN, _row(job))
+        if crashes:
+            await self._session.execute(COUNT_CRASHES, {"id": job.id, "crashes": crashes})
 
     async def traceparent(self, job_id: UUID) -> str | None:
         """Return the trace context (W3C) that the job's caller sent, or None."""
@@ -184,44 +251,47 @@ class Record:
         query = {"kind": job.kind, "payload": job.payload_json, "schema": schema}
         return bool(await self._session.scalar(FITS_ANOTHER_VERSION, query))
 
-    async def note_failure(
+    async def note(
         self,
         job: JobRef,
-        error: dict[str, Any],
+        standing: Standing,
         *,
         state: Literal["queued", "dead"],
-        spent: int,
-        delay: timedelta,
+        delay: timedelta = timedelta(),
+        error: dict[str, Any] | None = None,
     ) -> bool:
-        """Append an error, and either put the job back for `delay` or mark it dead.
+        """Put the job back for `delay`, or mark it dead; its run is over either way.
 
         Args:
-            job: the job as it was delivered.
-            error: see `Failure.as_json`; the newest `ERRORS_KEPT_MAX` are kept.
+            job: the job as it was delivered; made into a row if there is none.
+            standing: its ledger from now on.
             state: what becomes of the job.
-            spent: attempts this failure uses up, 0 or 1.
             delay: until the next try.
+            error: see `Failure.as_json`; the newest `ERRORS_KEPT_MAX` are kept.
 
         Returns:
-            False when the job is final already, or its row holds another payload.
+            False when the job is final already.
         """
         note = {
             **_row(job),
-            "error": orjson.dumps(error).decode(),
-            "errors_max": ERRORS_KEPT_MAX,
             "state": state,
-            "spent": spent,
+            "errors": orjson.dumps([] if error is None else [error]).decode(),
+            "errors_max": ERRORS_KEPT_MAX,
+            "attempts": standing.attempts,
+            "conflicts": standing.conflicts,
+            "blocked_by": standing.blocked_by,
             "delay": delay,
         }
-        return await self._session.scalar(NOTE_FAILURE, note) is not None
+        return await self._session.scalar(NOTE, note) is not None
 
-    async def hold(self, job_id: UUID) -> bool:
-        """Lock a queued job's row until the transaction ends; False when another worker has it."""
-        return await self._session.scalar(HOLD, {"id": job_id}) is not None
+    async def cancel(self, job: JobRef, reason: str) -> bool:
+        """Make a job cancelled that is queued, or has no row yet; False when it is final already.
 
-    async def cancel(self, job_id: UUID, reason: str) -> bool:
-        """Make a queued job cancelled; False when it is final already, or has no row."""
-        return bool(await self._session.scalar(CANCEL, {"id": job_id, "reason": reason}))
+        Without a row it gets one: a later delivery must meet the cancellation.
+        """
+        if await self._session.scalar(CANCEL, {"id": job.id, "reason": reason}):
+            return True
+        return await self._session.scalar(TOMBSTONE, {**_row(job), "reason": reason}) is not None
 
     async def postpone(self, job: JobRef, delay: timedelta) -> bool:
         """Move the job's next run `delay` from now; False when it is final or another's."""

@@ -148,6 +148,8 @@ class Options:
             *(engine, events),
             open_store=Store,
             services=services,
+            jobs=kinds,
+            error_text=settings.error_text,
             instrument=partial(_observe, health.state, tracing),
             progress_of=ProgressBoard(ctx["redis"]).of,
         )

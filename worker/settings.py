@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -94,6 +94,9 @@ class Settings(BaseSettings):
     """The port of `/livez`, `/readyz`, `/metrics` and `/status`; 0 turns them off."""
     loop_blocked_max_s: Annotated[float, Field(gt=0, le=3_600)] = 10.0
     """How long the event loop may be blocked before `/livez` fails."""
+    error_text: Literal["redacted", "full"] = "redacted"
+    """Whether a job's errors keep the text of its exceptions without its payload's values, or as
+    it is."""
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
 
     @property

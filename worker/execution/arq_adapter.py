@@ -5,29 +5,34 @@ since only a started worker has one. Outcomes become what arq understands: a ret
 `Retry` with a delay, or an error that is final.
 """
 
-import asyncio
-from datetime import timedelta
+import time
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from arq import Retry
+from arq.utils import ms_to_datetime
 from arq.worker import Function, func
 
+from jobs import registry
 from jobs._wire import completed_answer, rejected_answer
 from worker.errors import JobCancelledError, JobConflictError, JobDeadError
-from worker.execution import failures
 from worker.execution import serializer as wire
-from worker.execution.delivery import read_delivery
+from worker.execution.delivery import Delivery, identify, read_delivery
+from worker.execution.executor import MALFORMED_KIND
 from worker.execution.outcome import Conflict, Finished, Later, Outcome
 from worker.loop import Worker
 from worker.loop.decode import ABORTED
-from worker.loop.outcomes import Failed
+from worker.loop.outcomes import Completed, Failed, RetryLater
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from jobs import Job
     from worker.execution.executor import Executor
     from worker.loop.outcomes import Ending, RunOutcome
+
+STAND_INS: Final = (wire.MALFORMED, wire.UNKNOWN_KIND, wire.FROM_RECORD)
+"""The functions that stand in for what is no kind of ours."""
 
 WORKER: Final = "teller_worker"
 """The worker's place in its own ctx; absent where arq's stock loop runs our functions."""
@@ -38,32 +43,41 @@ EXECUTOR: Final = "teller_executor"
 # Attempts are counted in the job's row; arq's own count of deliveries must never end a job.
 DELIVERIES_MAX: Final = 1_000_000
 
-# Above the longest policy: the executor's own deadline comes first, and is recorded.
-QUEUE_TIMEOUT_MARGIN: Final = timedelta(seconds=60)
+# Above the longest policy: the executor's own bounds come first, and what they do is recorded.
+QUEUE_TIMEOUT_MARGIN: Final = timedelta(seconds=120)
+
+FINAL_ERRORS: Final = (JobDeadError, JobCancelledError, JobConflictError)
+"""The errors that end a job: each is raised only for what the job's row says for good."""
+
+NOT_READY_RETRY: Final = timedelta(seconds=1)
 
 
 class TellerWorker(Worker):
-    """The worker of `python -m worker run`: our loop, with client aborts written to PostgreSQL."""
+    """The worker of `python -m worker run`: our loop, where the job's row decides about its end."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - arq's thirty options
         super().__init__(*args, **kwargs)
         self.ctx[WORKER] = self
+        self.runner.is_final = is_final
         self.runner.confirm_end = self._confirm_end
 
-    def is_aborting(self, redis_id: str) -> bool:
-        """Return whether a client has asked for this job's end."""
-        return redis_id in self.aborting_tasks
-
     async def _confirm_end(self, ending: "Ending") -> "RunOutcome":
-        """When a client aborts a job that waits, cancel it in PostgreSQL before Redis ends it.
+        """Return how a job ends that a client aborted, or that the loop would end without a run.
 
-        Otherwise the relay would send the job again once Redis has forgotten it.
+        Whatever the loop found, too many tries or a body that expired, the row may know more.
         """
         executor: Executor | None = self.ctx.get(EXECUTOR)
-        if ending.reason == ABORTED and executor is not None:
-            await executor.abort(ending.job_id)
-            return Failed(JobCancelledError("aborted by a client"))
-        return ending.outcome
+        if executor is None:
+            return _to_loop(Later(NOT_READY_RETRY))
+        delivery = _delivery_of(ending)
+        if ending.reason != ABORTED:
+            return _to_loop(await executor.run(registry().get(delivery.job.kind), delivery))
+        return _to_loop(await executor.cancel(delivery, "aborted by a client"))
+
+
+def is_final(error: BaseException) -> bool:
+    """Return whether an error of one of our functions ends its job."""
+    return issubclass(type(error), FINAL_ERRORS)
 
 
 def arq_functions(jobs: "Mapping[str, Job]") -> list[Function]:
@@ -72,64 +86,68 @@ def arq_functions(jobs: "Mapping[str, Job]") -> list[Function]:
     Those are for bodies that are no job, kinds that this worker does not know, and jobs that were
     claimed from PostgreSQL.
     """
-    return [
-        *(_function_of(job) for job in jobs.values()),
-        func(_malformed, name=wire.MALFORMED, max_tries=DELIVERIES_MAX),
-        func(_unknown_kind, name=wire.UNKNOWN_KIND, max_tries=DELIVERIES_MAX),
-        _from_record(jobs),
-    ]
+    # One limit for all: a row may turn out to be of another kind than was delivered.
+    longest = max(job.policy.timeout for job in jobs.values())
+    return [_function(name, jobs, longest) for name in (*jobs, *STAND_INS)]
 
 
-def _function_of(job: "Job") -> Function:
+def _function(name: str, jobs: "Mapping[str, Job]", limit: timedelta) -> Function:
+    """Return an arq function: it answers, or raises `Retry` or one of the final errors."""
+
     async def run(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - arq's shape
+        delivery = _read(name, ctx, args, kwargs)
         executor: Executor = ctx[EXECUTOR]
-        try:
-            outcome = await executor.run(job, read_delivery(job.kind, ctx, args, kwargs))
-        except asyncio.CancelledError:
-            await _record_abort(ctx)
-            raise
-        return _to_arq(outcome)
+        return _to_arq(await executor.run(jobs.get(delivery.job.kind), delivery))
 
-    timeout = job.policy.timeout + QUEUE_TIMEOUT_MARGIN
-    return func(run, name=job.kind, timeout=timeout, max_tries=DELIVERIES_MAX)
+    return func(run, name=name, timeout=limit + QUEUE_TIMEOUT_MARGIN, max_tries=DELIVERIES_MAX)
 
 
-async def _record_abort(ctx: dict[Any, Any]) -> None:
-    """After a cancellation that a client asked for, cancel the job in PostgreSQL too.
-
-    Must be awaited from the cancelled task itself, before it lets the cancellation go on.
-    """
-    worker: TellerWorker | None = ctx.get(WORKER)
-    if worker is not None and worker.is_aborting(ctx["job_id"]):
-        await asyncio.shield(ctx[EXECUTOR].abort(ctx["job_id"]))
-
-
-def _from_record(jobs: "Mapping[str, Job]") -> Function:
-    """Return the function that runs a job whose kind and payload are in PostgreSQL alone."""
-
-    async def run(ctx: dict[Any, Any], kind: str) -> Any:  # noqa: ANN401 - arq's shape
-        executor: Executor = ctx[EXECUTOR]
-        delivery = read_delivery(kind, ctx, [], {})
-        job = jobs.get(kind)
-        if job is None:
-            return _to_arq(await executor.wait_for_worker(delivery))
-        return _to_arq(await executor.run(job, delivery))
-
-    timeout = max(job.policy.timeout for job in jobs.values()) + QUEUE_TIMEOUT_MARGIN
-    return func(run, name=wire.FROM_RECORD, timeout=timeout, max_tries=DELIVERIES_MAX)
+def _read(
+    name: str, ctx: "Mapping[Any, Any]", args: "Sequence[Any]", kwargs: "Mapping[str, Any]"
+) -> Delivery:
+    """Return what arq delivered to one of our functions; never fails."""
+    try:
+        return _delivery(name, ctx, args, kwargs)
+    except Exception:  # noqa: BLE001 - whatever is odd about it, its row has to say so
+        job = identify(MALFORMED_KIND, ctx["job_id"], datetime.now(UTC))
+        return Delivery(job, 2, fault="it could not be read")
 
 
-async def _malformed(ctx: dict[Any, Any], body: object) -> Any:  # noqa: ANN401 - arq's shape
-    """Keep a body that is not a job in JSON as a dead job, with what it was."""
-    executor: Executor = ctx[EXECUTOR]
-    delivery = read_delivery("malformed", ctx, [body], {})
-    return _to_arq(await executor.mark_dead(delivery, failures.not_a_job()))
+def _delivery(
+    name: str, ctx: "Mapping[Any, Any]", args: "Sequence[Any]", kwargs: "Mapping[str, Any]"
+) -> Delivery:
+    match name:
+        case wire.MALFORMED:
+            return read_delivery(MALFORMED_KIND, ctx, args, kwargs)
+        case wire.UNKNOWN_KIND:
+            return read_delivery(args[0], ctx, args[1:], kwargs)
+        case wire.FROM_RECORD:
+            return read_delivery(args[0], ctx, (), {})
+    return read_delivery(name, ctx, args, kwargs)
 
 
-async def _unknown_kind(ctx: dict[Any, Any], kind: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-    """Keep a job whose kind another version of the worker may know."""
-    executor: Executor = ctx[EXECUTOR]
-    return _to_arq(await executor.wait_for_worker(read_delivery(kind, ctx, args, kwargs)))
+def _delivery_of(ending: "Ending") -> Delivery:
+    """Return the delivery of a job that the loop has not run, or not to its end."""
+    ctx = {
+        "job_id": ending.job_id,
+        "job_try": max(ending.tries, 2),  # whatever it was: the row is looked at first
+        "enqueue_time": ms_to_datetime(ending.enqueue_ms)
+        if ending.enqueue_ms
+        else datetime.now(UTC),
+        "score": time.time() * 1000,
+        "crashes": ending.crashes,
+    }
+    return _read(ending.function, ctx, ending.args, ending.kwargs)
+
+
+def _to_loop(outcome: Outcome) -> "RunOutcome":
+    """Turn an outcome into the loop's own."""
+    try:
+        return Completed(_to_arq(outcome))
+    except Retry as retry:
+        return RetryLater(retry.defer_score)
+    except FINAL_ERRORS as error:
+        return Failed(error)
 
 
 def _to_arq(outcome: Outcome) -> Any:  # noqa: ANN401 - the job's own result

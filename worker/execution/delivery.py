@@ -1,5 +1,6 @@
 """What arq delivered: the job, its payload as PostgreSQL can keep it, and its number."""
 
+import json
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +14,9 @@ from jobs._wire import job_id_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
+
+    from db.execution import Stored
+    from worker.loop.slots import Slot
 
 PAYLOAD_KEPT_BYTES_MAX: Final = 16 * 1024 * 1024
 
@@ -28,10 +32,21 @@ class Delivery:
     started_at: float = field(default_factory=time.monotonic)
     by_id: bool = False
     """Whether only the id was sent, and the payload is in the job's row."""
-    exclusive: bool = False
-    """Whether it was claimed from PostgreSQL, so that the lock on its row is its only lease."""
     fault: str | None = None
     """Why it cannot be run, whatever its kind; the payload is kept all the same."""
+    crashes: int = 0
+    """Claims of this job that never ended, because the process died."""
+    slot: "Slot | None" = None
+    """What it gives away while it waits; None under arq's stock loop."""
+
+    @property
+    def needs_its_row(self) -> bool:
+        """Whether the row is looked at, or made, before the job runs.
+
+        The first delivery of a job that came with its payload does without: what is there already
+        is met at the end.
+        """
+        return self.by_id or self.try_number > 1 or self.crashes > 0
 
 
 def read_delivery(
@@ -43,7 +58,29 @@ def read_delivery(
     by_id = not args and not kwargs
     text, fault = ("null", None) if by_id else _payload_of(args, kwargs)
     job = identify(kind, ctx["job_id"], ctx["enqueue_time"], text)
-    return Delivery(job, ctx["job_try"], wait_s=wait_s, by_id=by_id, fault=fault)
+    return Delivery(
+        job,
+        ctx["job_try"],
+        wait_s=wait_s,
+        by_id=by_id,
+        fault=fault,
+        crashes=ctx.get("crashes", 0),
+        slot=ctx.get("slot"),
+    )
+
+
+def resumed(delivery: Delivery, stored: "Stored") -> Delivery:
+    """Return a delivery as the job's row has it: while a job is queued, its row is right.
+
+    The payload stays PostgreSQL's own text.
+    """
+    job = replace(
+        delivery.job,
+        kind=stored.kind,
+        payload_json=stored.payload_json,
+        enqueued_at=stored.enqueued_at,
+    )
+    return replace(delivery, job=job, by_id=False, fault=_fault_of_stored(stored.payload_json))
 
 
 def identify(
@@ -73,9 +110,21 @@ def _payload_of(args: "Sequence[Any]", kwargs: "Mapping[str, Any]") -> tuple[str
     return text, fault or "the payload must be the one positional argument"
 
 
+def _fault_of_stored(payload_json: str) -> str | None:
+    if len(payload_json) <= PAYLOAD_BYTES_MAX:
+        return None
+    # jsonb's own text has spaces, which do not count.
+    _, fault = _keepable(orjson.loads(payload_json))
+    return fault
+
+
 def _keepable(raw: object) -> tuple[str, str | None]:
     """Return a payload as JSON that PostgreSQL can keep, and what is wrong with it."""
-    written = orjson.dumps(raw)
+    try:
+        written = orjson.dumps(raw)
+    except TypeError:
+        kept = orjson.dumps({"text": _unwritable(raw)}).decode()
+        return kept, "the payload is JSON that can be read and not be written: nested too deep?"
     text, size, fault = written.decode(), len(written), None
     if has_nul(text):
         fault = "the payload contains the character U+0000"
@@ -86,3 +135,11 @@ def _keepable(raw: object) -> tuple[str, str | None]:
     if size > PAYLOAD_KEPT_BYTES_MAX:
         text = orjson.dumps({"bytes": size, "text": text[:PAYLOAD_BYTES_MAX]}).decode()
     return text, fault
+
+
+def _unwritable(raw: object) -> str:
+    """Return the beginning of what orjson cannot write, as far as Python can."""
+    try:
+        return json.dumps(raw)[:PAYLOAD_BYTES_MAX]
+    except (RecursionError, TypeError, ValueError):
+        return ""

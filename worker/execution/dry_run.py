@@ -13,6 +13,7 @@ from db.engine import ONE_MOMENT
 from jobs import Context, registry
 from jobs._payload import validation_message
 from worker.execution import failures
+from worker.execution.error_text import describe
 from worker.execution.executor import call_handler
 from worker.execution.outcome import Finished, Later, outcome_of
 
@@ -68,7 +69,7 @@ async def dry_run(
             answer = await _call_and_roll_back(session, job, context, payload)
         return _preview(outcome_of(answer))
     except Exception as error:  # noqa: BLE001 - whatever a handler raises is what the caller wants
-        failure = failures.describe(error)
+        failure = describe(error)
         detail = {failure.error: failure.message, "sqlstate": failure.sqlstate}
         return Preview("failed", detail)
 

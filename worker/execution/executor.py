@@ -7,11 +7,11 @@ a delivery may be repeated, cut short or lost at any point.
 
 import asyncio
 import random
+import time
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -19,61 +19,106 @@ from pydantic import ValidationError
 
 from db.engine import ONE_MOMENT, create_sessions
 from db.execution import Failure, Record
+from db.probe import ServerProbe
 from db.transaction import JobTransaction, snapshot_session
-from jobs import Context
+from jobs import Context, registry
 from jobs._payload import validation_message
 from jobs._progress import show_nobody
-from jobs._wire import job_id_of
 from worker.execution import failures
-from worker.execution.commit import CommitWindow, shielded_commit
-from worker.execution.delivery import with_payload
-from worker.execution.failures import FailureRecorder
+from worker.execution.commit import (
+    CommitWindow,
+    cancels_so_far,
+    is_own_cancel,
+    shielded_commit,
+)
+from worker.execution.delivery import resumed
+from worker.execution.error_text import describe, read_private, redact
+from worker.execution.failures import FailureRecorder, Setback
 from worker.execution.job_events import emit_outcome, emit_retry
 from worker.execution.outcome import (
     Finished,
     Later,
     Outcome,
+    Superseded,
     keeps_effects,
     lost,
+    outcome_in,
     outcome_of,
-    settled,
 )
 from worker.execution.retry import (
+    CRASHES_MAX,
+    MAY_BE_THE_SERVERS,
+    Cause,
     JobTimeoutError,
-    MarkDead,
-    PutBack,
-    RunAgain,
-    SpendAttempt,
-    decide,
+    cause_of,
     diagnose,
+    wait_in_place,
 )
 from worker.execution.semaphores import KeyedSemaphores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractAsyncContextManager
     from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-    from db.execution import JobRef
+    from db.execution import JobRef, Stored
     from db.store import Store
-    from jobs import Job, Payload, Policy
+    from jobs import Job, Payload
     from jobs._progress import ShowProgress
     from jobs._services import Services
     from worker.execution.delivery import Delivery
+    from worker.execution.error_text import ErrorText
     from worker.monitoring.events import Events
 
     Instrument = Callable[[JobRef, int], AbstractAsyncContextManager[None]]
     """Given a job and the number of its delivery, returns what to enter around the run."""
 
-HELD_ELSEWHERE_RETRY: Final = timedelta(seconds=1)
+SUPERSEDED_RETRY: Final = timedelta(seconds=2)
+SUPERSEDED_MAX: Final = 2
+"""How often a delivery begins anew because the row holds another payload."""
 ABORT_WAIT_S: Final = 5.0
+ABORT_RETRY: Final = timedelta(seconds=1)
+ATTEMPT_MARGIN_S: Final = 30.0
+"""What one try may take beyond the job's timeout, for its connection, its fence and its commit.
+
+With the look at the server and the failure's record it stays below the queue's own limit
+(`arq_adapter.QUEUE_TIMEOUT_MARGIN`), which would otherwise strike where nothing is recorded.
+"""
+
+MALFORMED_KIND: Final = "malformed"
+"""The kind under which a body is kept that is no job at all."""
 
 
 def no_instrument(_job: "JobRef", _try_number: int) -> "AbstractAsyncContextManager[None]":
     """Observe nothing."""
     return nullcontext()
+
+
+@dataclass(slots=True)
+class Run:
+    """One delivery under way; the row may correct what was delivered."""
+
+    job: "Job | None"
+    """None while no job here has the kind."""
+    delivery: "Delivery"
+    tries: int = 0
+    superseded: int = 0
+    window: CommitWindow = field(default_factory=CommitWindow)
+    began_at: float = 0.0
+    """Monotonic time of the first try's beginning, after it waited for its turn."""
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the first try began."""
+        return time.monotonic() - self.began_at if self.began_at else 0.0
+
+    def resume(self, stored: "Stored", jobs: "Mapping[str, Job]") -> None:
+        """Go on with what the row has."""
+        self.delivery = resumed(self.delivery, stored)
+        if self.job is None or self.job.kind != stored.kind:
+            self.job = jobs.get(stored.kind)
 
 
 class Executor:
@@ -84,8 +129,10 @@ class Executor:
         events: what happens is emitted there.
         open_store: given a session, returns what handlers call `ctx.store`.
         services: what handlers call `ctx.services`.
+        jobs: by kind, those that a row may turn out to be; None: all that are registered.
         instrument: entered around every run, to count or to trace it.
         progress_of: given a job's id, returns what shows its progress.
+        error_text: whether errors keep the values of payloads.
         jitter: uniform in [0, 1), spreads the waits.
     """
 
@@ -96,8 +143,10 @@ class Executor:
         *,
         open_store: "Callable[[AsyncSession], Store]",
         services: "Services",
+        jobs: "Mapping[str, Job] | None" = None,
         instrument: "Instrument" = no_instrument,
         progress_of: "Callable[[UUID], ShowProgress]" = lambda _job_id: show_nobody,
+        error_text: "ErrorText" = "redacted",
         jitter: "Callable[[], float]" = random.random,
     ) -> None:
         self._engine = engine
@@ -105,84 +154,137 @@ class Executor:
         self._events = events
         self._open_store = open_store
         self._services = services
+        self._jobs = registry() if jobs is None else jobs
         self._instrument = instrument
         self._progress_of = progress_of
+        self._error_text = error_text
         self._jitter = jitter
-        self._failures = FailureRecorder(sessions, events)
+        self._failures = FailureRecorder(sessions, events, jitter)
+        self._probe = ServerProbe(engine)
         self._semaphores = KeyedSemaphores()
 
-    async def run(self, job: "Job", delivery: "Delivery") -> Outcome:
-        """Run one delivery to its outcome.
+    async def run(self, job: "Job | None", delivery: "Delivery") -> Outcome:
+        """Run one delivery to its outcome, whatever the job does.
+
+        Args:
+            job: None where no job here has the delivery's kind.
+            delivery: what came.
 
         Raises:
             asyncio.CancelledError: cut short before anything was committed.
         """
-        async with self._instrument(delivery.job, delivery.try_number):
-            return await self._run(job, delivery)
+        cancels = cancels_so_far()
+        try:
+            async with self._instrument(delivery.job, delivery.try_number):
+                return await self._run(Run(job, delivery), cancels)
+        except BaseException as error:
+            if is_own_cancel(error, cancels) or isinstance(error, GeneratorExit):
+                raise
+            return await self._failures.record_little(delivery, job)
 
-    async def _run(self, job: "Job", delivery: "Delivery") -> Outcome:
-        for tries in count(1):
+    async def _run(self, run: Run, cancels: int) -> Outcome:
+        while True:
+            run.tries += 1
+            step: Outcome | Superseded | None
             try:
-                delivery = await self._fetch_payload(delivery)
-                payload = _parse(job, delivery)
-                if isinstance(payload, Failure):
-                    return await self._refuse_payload(job, delivery, payload)
-                attempt = partial(self._attempt, job, payload, delivery)
-                async with self._semaphores.hold(payload.conflict_keys()):
-                    outcome = await shielded_commit(attempt)
-                return emit_outcome(self._events, delivery, outcome)
-            except Exception as error:  # noqa: BLE001 - the table decides about every exception
-                decided = await self._decide(error, job, delivery, tries)
-                if decided is not None:
-                    return decided
-        raise AssertionError("unreachable: the retry table ends every loop")
+                step = await self._try(run)
+            except BaseException as error:
+                if is_own_cancel(error, cancels) or isinstance(error, GeneratorExit):
+                    raise
+                step = await self._after(error, run)
+            if isinstance(step, Superseded):
+                step = self._begin_anew(run, step.stored)
+            if step is not None:
+                return step
 
-    async def _fetch_payload(self, delivery: "Delivery") -> "Delivery":
-        """Return the delivery with its payload, read from the job's row if only the id came."""
-        if not delivery.by_id:
-            return delivery
+    def _begin_anew(self, run: Run, stored: "Stored") -> Later | None:
+        run.superseded += 1
+        if run.superseded > SUPERSEDED_MAX:
+            return Later(SUPERSEDED_RETRY)
+        run.resume(stored, self._jobs)
+        return None
+
+    async def _try(self, run: Run) -> Outcome | Superseded:
+        """Run the job once, from its row to its commit."""
+        if (run.delivery.needs_its_row or run.tries > 1) and (ended := await self._open(run)):
+            return ended
+        payload = self._parse(run.job, run.delivery)
+        if run.job is None or payload is None or isinstance(payload, Failure):
+            return await self._refuse(run, payload)
+        run.window = window = CommitWindow()
+        async with self._semaphores.hold(payload.conflict_keys()):
+            run.began_at = run.began_at or time.monotonic()
+            attempt = partial(self._attempt, run.job, payload, run.delivery)
+            limit_s = run.job.policy.timeout.total_seconds() + ATTEMPT_MARGIN_S
+            outcome = await shielded_commit(attempt, window=window, limit_s=limit_s)
+        if isinstance(outcome, Superseded):
+            return outcome
+        if isinstance(outcome, Finished) and outcome.state == "completed":
+            self._failures.clear_blocked(run.job.kind)
+        return emit_outcome(self._events, run.delivery, outcome)
+
+    async def _open(self, run: Run) -> Outcome | None:
+        """Go on with what the job's row has; it gets one if it came without, and has none.
+
+        Returns:
+            An outcome where the job is final already, or its processes died too often.
+        """
+        delivery = run.delivery
         async with self._sessions() as session:
-            row = await Record(session).find_payload(delivery.job.id)
-        if row is None:
-            return replace(delivery, fault="there is neither a payload nor a record of this job")
-        job = replace(delivery.job, enqueued_at=row.enqueued_at)
-        return with_payload(replace(delivery, job=job, by_id=False), row.payload)
+            record = Record(session)
+            stored = await record.find(delivery.job)
+            lacks_row = stored is None and not delivery.by_id
+            if lacks_row or (stored is not None and stored.crashes < delivery.crashes):
+                await record.open(delivery.job, delivery.crashes)
+                await session.commit()
+                stored = await record.find(delivery.job)
+        if stored is None:
+            fault = "there is neither a payload nor a record of this job"
+            run.delivery = replace(delivery, by_id=False, fault=fault)
+            return None
+        ended = outcome_in(stored, delivery, run.job)
+        if ended is not None and not isinstance(ended, Superseded):
+            return emit_outcome(self._events, delivery, ended)
+        run.resume(stored, self._jobs)
+        # A lease counts itself until it ends.
+        return await self._end_if_deadly(run, stored.crashes - stored.is_leased)
+
+    async def _end_if_deadly(self, run: Run, died: int) -> Outcome | None:
+        if died < CRASHES_MAX:
+            return None
+        setback = Setback(failures.worker_died(died), Cause.HOPELESS)
+        ended = await self._failures.record(run.delivery, run.job, setback)
+        return Later(SUPERSEDED_RETRY) if isinstance(ended, Superseded) else ended
 
     async def _attempt(
         self, job: "Job", payload: "Payload", delivery: "Delivery", window: CommitWindow
-    ) -> Outcome:
+    ) -> Outcome | Superseded:
         """Run the handler and finalize the job, in one transaction of their own."""
         if job.policy.snapshot:
             return await self._attempt_snapshot(job, payload, delivery, window)
         async with JobTransaction(self._engine, job.policy.timeout) as transaction:
             session = transaction.session
-            if delivery.try_number > 1 and (ended := await settled(session, delivery)):
-                return ended
-            if delivery.exclusive and not await Record(session).hold(delivery.job.id):
-                return Later(HELD_ELSEWHERE_RETRY)
+            window.entered = True
             answer = await self._call_handler(job, payload, delivery, session)
             await transaction.conclude()
             outcome = outcome_of(answer)
             if not keeps_effects(outcome):
                 await transaction.restart()
-            return await _conclude(transaction, delivery, job.policy, outcome, window)
+            return await _conclude(transaction, delivery, job, outcome, window)
 
     async def _attempt_snapshot(
         self, job: "Job", payload: "Payload", delivery: "Delivery", window: CommitWindow
-    ) -> Outcome:
+    ) -> Outcome | Superseded:
         """Run a handler that only reads, one moment of the database; then finalize the job.
 
         It cannot lock its row meanwhile, so two workers may publish the same twice.
         """
         async with snapshot_session(self._engine, job.policy.timeout) as session:
-            if delivery.try_number > 1 and (ended := await settled(session, delivery)):
-                return ended
-            # A snapshot begins with its transaction, and a redelivery has looked the row up.
-            await session.rollback()
             await session.connection(execution_options=ONE_MOMENT)
+            window.entered = True
             outcome = outcome_of(await self._call_handler(job, payload, delivery, session))
         async with JobTransaction(self._engine) as transaction:
-            return await _conclude(transaction, delivery, job.policy, outcome, window)
+            return await _conclude(transaction, delivery, job, outcome, window)
 
     async def _call_handler(
         self, job: "Job", payload: "Payload", delivery: "Delivery", session: "AsyncSession"
@@ -197,71 +299,92 @@ class Executor:
         )
         return await call_handler(job, context, payload)
 
-    async def _decide(
-        self, error: Exception, job: "Job", delivery: "Delivery", tries: int
-    ) -> Outcome | None:
+    async def _after(self, error: BaseException, run: Run) -> Outcome | Superseded | None:
         """Return the outcome after a failed try, or None to run again at once."""
         diagnosis = diagnose(error)
-        decision = decide(
-            diagnosis, tries_in_place=tries, try_number=delivery.try_number, jitter=self._jitter()
+        wait_s = wait_in_place(
+            diagnosis, tries=run.tries, elapsed_s=run.elapsed_s, jitter=self._jitter()
         )
-        match decision:
-            case RunAgain(delay_s):
-                emit_retry(self._events, "job.run_again", delivery, diagnosis)
-                await asyncio.sleep(delay_s)
-                return None
-            case PutBack(delay_s):
-                emit_retry(self._events, "job.put_back", delivery, diagnosis)
-                return Later(timedelta(seconds=delay_s))
-            case SpendAttempt():
-                failure = failures.describe(error)
-                return await self._failures.spend_attempt(
-                    delivery, failure, job.policy, self._jitter()
-                )
-            case MarkDead():
-                return await self._failures.mark_dead(delivery, failures.describe(error))
+        if wait_s is not None:
+            emit_retry(self._events, "job.run_again", run.delivery, diagnosis)
+            await asyncio.sleep(wait_s)
+            return None
+        server_is_away = diagnosis.trouble in MAY_BE_THE_SERVERS and await self._probe.is_away()
+        handler_began = run.window.entered
+        cause = cause_of(diagnosis, server_is_away=server_is_away, handler_began=handler_began)
+        setback = Setback(self._describe(error, run), cause, diagnosis)
+        return await self._failures.record(run.delivery, run.job, setback)
 
-    async def _refuse_payload(self, job: "Job", delivery: "Delivery", failure: Failure) -> Outcome:
-        """Record a payload that this code does not take: for a newer worker, or as dead."""
+    def _describe(self, error: BaseException, run: Run) -> Failure:
+        if self._error_text == "full":
+            return describe(error)
+        payload_json = run.delivery.job.payload_json
+        try:
+            parsed = run.job and run.job.payload.model_validate_json(payload_json)
+        except BaseException:  # noqa: BLE001 - a validator is the job's code
+            parsed = None
+        return describe(error, read_private(payload_json), parsed)
+
+    def _parse(self, job: "Job | None", delivery: "Delivery") -> "Payload | Failure | None":
+        """Return the payload, or why there is none; None for a kind that is unknown here."""
+        if delivery.job.kind == MALFORMED_KIND:
+            return failures.not_a_job()
+        if delivery.fault is not None:
+            return failures.invalid_payload(delivery.fault)
+        if job is None:
+            return None
+        try:
+            return job.payload.model_validate_json(delivery.job.payload_json)
+        except ValidationError as error:
+            message = validation_message(error)
+            if self._error_text != "full":
+                message = redact(message, read_private(delivery.job.payload_json))
+            return failures.invalid_payload(message)
+
+    async def _refuse(self, run: Run, why: "Payload | Failure | None") -> Outcome | Superseded:
+        """Record a delivery that this code cannot run: for a newer worker, or as dead."""
+        delivery = run.delivery
+        if not isinstance(why, Failure):
+            setback = Setback(failures.unknown_kind(delivery.job.kind), Cause.NEWER_WORKER)
+        elif (
+            run.job is not None
+            and delivery.fault is None
+            and await self._fits_newer(run.job, delivery)
+        ):
+            setback = Setback(why, Cause.NEWER_WORKER)
+        else:
+            setback = Setback(why, Cause.HOPELESS)
+        return await self._failures.record(delivery, run.job, setback)
+
+    async def _fits_newer(self, job: "Job", delivery: "Delivery") -> bool:
         schema = orjson.dumps(job.payload.model_json_schema()).decode()
         async with self._sessions() as session:
-            newer = await Record(session).fits_another_version(delivery.job, schema)
-        if newer and delivery.fault is None:
-            return await self._failures.wait_for_newer_worker(delivery, failure)
-        return await self._failures.mark_dead(delivery, failure)
+            return await Record(session).fits_another_version(delivery.job, schema)
 
-    async def mark_dead(self, delivery: "Delivery", failure: Failure) -> Outcome:
-        """Record a delivery that is no job at all as dead, with what it was."""
-        return await self._failures.mark_dead(delivery, failure)
+    async def cancel(self, delivery: "Delivery", reason: str) -> Outcome:
+        """Cancel a job, and return what its row says then.
 
-    async def wait_for_worker(self, delivery: "Delivery") -> Outcome:
-        """Put a job back whose kind this worker does not know."""
+        Returns:
+            `Finished`: cancelled now, or what it had ended as before. `Later`: the row could not be
+            written, so nobody may be told that the job will not take effect.
+        """
+        cancels = cancels_so_far()
         try:
-            delivery = await self._fetch_payload(delivery)
-        except Exception as error:  # noqa: BLE001 - nothing was done yet, so it simply waits
-            return self._failures.unrecorded(delivery, error)
-        unknown = failures.unknown_kind(delivery.job.kind)
-        return await self._failures.wait_for_newer_worker(delivery, unknown)
-
-    async def abort(self, redis_id: str) -> None:
-        """Cancel a job in its row because a client aborted it; best effort, never raises."""
-        try:
-            async with asyncio.timeout(ABORT_WAIT_S), self._sessions() as session, session.begin():
-                cancelled = await Record(session).cancel(job_id_of(redis_id), "aborted by a client")
-        except Exception as error:  # noqa: BLE001 - Redis has the abort; the row may lag behind
+            async with asyncio.timeout(ABORT_WAIT_S), self._sessions() as session:
+                record = Record(session)
+                cancelled = await record.cancel(delivery.job, reason)
+                await session.commit()
+                stored = await record.find(delivery.job)
+        except BaseException as error:
+            if is_own_cancel(error, cancels):
+                raise
             self._events.emit("job.abort_unrecorded", error=type(error).__name__)
-            return
+            return Later(ABORT_RETRY)
         if cancelled:
-            self._events.emit("job.aborted", job_id=str(job_id_of(redis_id)))
-
-
-def _parse(job: "Job", delivery: "Delivery") -> "Payload | Failure":
-    if delivery.fault is not None:
-        return failures.invalid_payload(delivery.fault)
-    try:
-        return job.payload.model_validate_json(delivery.job.payload_json)
-    except ValidationError as error:
-        return failures.invalid_payload(validation_message(error))
+            self._events.emit("job.aborted", job_id=str(delivery.job.id))
+        if stored is None or stored.state == "queued":
+            return Later(ABORT_RETRY)  # deleted, or replayed, in this moment
+        return Finished(stored.state, stored.result, replayed=not cancelled)
 
 
 async def call_handler(job: "Job", context: Context, payload: "Payload") -> object:
@@ -284,10 +407,10 @@ async def call_handler(job: "Job", context: Context, payload: "Payload") -> obje
 async def _conclude(
     transaction: JobTransaction,
     delivery: "Delivery",
-    policy: "Policy",
+    job: "Job",
     outcome: Finished | Later,
     window: CommitWindow,
-) -> Outcome:
+) -> Outcome | Superseded:
     """Write the outcome and commit, unless another worker finished first."""
     record = Record(transaction.session)
     if isinstance(outcome, Later):
@@ -297,11 +420,11 @@ async def _conclude(
             delivery.job,
             outcome.state,
             outcome.result,
-            purgeable=policy.kept_for is not None,
+            purgeable=job.policy.kept_for is not None,
         )
     if not won:
         await transaction.restart()
-        return await lost(transaction.session, delivery)
+        return await lost(transaction.session, delivery, job)
     window.open()
     await transaction.commit()
     return outcome

@@ -1,56 +1,46 @@
-"""Failures: what is kept of an error, and what each one does to the job's row.
-
-A row's `errors` have enough to act on and nothing private. Constraint violations quote the
-offending value in their DETAIL, and validation errors could quote the input: neither is kept.
+"""Failures: what each one does to the job's row, and how it is written there.
 
 The row is read before a failure is written. An exception may only mean that the job is done
 already.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from asyncpg.exceptions import PostgresError
-from sqlalchemy.exc import DBAPIError
-
-from db.errors import Diagnosis, Trouble, diagnose, sqlstate_of
-from db.execution import Failure, Record
+from db.errors import Diagnosis, Trouble, diagnose
+from db.execution import Failure, Record, Standing
+from jobs import Policy
 from worker.execution.commit import CommitWindow, shielded_commit
-from worker.execution.job_events import emit_outcome, emit_retry
-from worker.execution.outcome import Finished, Later, Outcome, lost, outcome_in
-from worker.execution.retry import backoff
+from worker.execution.error_text import MESSAGE_CHARACTERS_MAX, printable
+from worker.execution.job_events import emit_blocked, emit_outcome, emit_retry
+from worker.execution.outcome import Finished, Later, Outcome, Superseded, lost, outcome_in
+from worker.execution.retry import CRASHES_MAX, Cause, Decision, decide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-    from jobs import Policy
+    from jobs import Job
     from worker.execution.delivery import Delivery
     from worker.monitoring.events import Events
 
-MESSAGE_CHARACTERS_MAX: Final = 500
+RECORD_WAIT_S: Final = 10.0
+"""How long writing a failure may take; then the job goes back unrecorded."""
 
-UNRECORDED_RETRY: Final = timedelta(seconds=2)
-NEWER_WORKER_RETRY: Final = timedelta(seconds=15)
-NEWER_WORKER_WAIT_MAX: Final = timedelta(days=1)
+UNRECORDED_DELAY_S: Final = 2.0
+UNRECORDED_DELAY_GROWTH: Final = 1.3
+UNRECORDED_DELAY_MAX_S: Final = 30.0
 
-
-def describe(error: BaseException) -> Failure:
-    """Return what is kept of an exception."""
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    message = str(cause)
-    if isinstance(error, DBAPIError | PostgresError):
-        # Only the first line: DETAIL, on the second, quotes values.
-        message = message.partition("\n")[0].rpartition(">: ")[2]
-    return Failure(type(cause).__name__, message[:MESSAGE_CHARACTERS_MAX], sqlstate_of(error))
+UNSTORABLE: Final = '{"unstorable": true}'
+"""Stands in for a payload that PostgreSQL refuses."""
 
 
 def invalid_payload(message: str) -> Failure:
     """Return the failure of a payload that does not fit its kind."""
-    return Failure("InvalidPayload", message[:MESSAGE_CHARACTERS_MAX])
+    return Failure("InvalidPayload", printable(message, MESSAGE_CHARACTERS_MAX))
 
 
 def not_a_job() -> Failure:
@@ -66,104 +56,165 @@ def unknown_kind(kind: str) -> Failure:
     return Failure("UnknownKind", f"no worker here knows the kind {kind[:100]!r}")
 
 
+def worker_died(crashes: int) -> Failure:
+    """Return the failure of a job whose processes died while they ran it."""
+    return Failure(
+        "WorkerDied",
+        f"{crashes} worker processes died while they ran it, and {CRASHES_MAX} are the limit: "
+        "out of memory, a crash in a native library, or a call of os._exit?",
+    )
+
+
+_JUST_A_FAILURE: Final = Diagnosis(Trouble.FAILURE)
+
+
 @dataclass(frozen=True, slots=True)
-class Consequence:
-    """What a failure does to the job's row."""
+class Setback:
+    """Why a run did not end the job."""
 
-    dead: bool
-    spent: int
-    """Attempts used up, 0 or 1."""
-    delay: timedelta = timedelta()
-    """Until the next try, unless the job is dead."""
-
-
-def after_failure(policy: "Policy", jitter: float, attempts_before: int) -> Consequence:
-    """Return what a job's own failure does: another try after a backoff, or the end."""
-    attempts = attempts_before + 1
-    if attempts >= policy.attempts_max:
-        return Consequence(dead=True, spent=1)
-    return Consequence(dead=False, spent=1, delay=backoff(policy, attempts, jitter))
-
-
-def _always_dead(_attempts_before: int) -> Consequence:
-    return Consequence(dead=True, spent=1)
-
-
-def _waits_for_worker(_attempts_before: int) -> Consequence:
-    return Consequence(dead=False, spent=0, delay=NEWER_WORKER_RETRY)
+    failure: Failure
+    cause: Cause
+    diagnosis: Diagnosis = _JUST_A_FAILURE
 
 
 class FailureRecorder:
     """Writes failures into the jobs' rows; one per process, beside the executor."""
 
-    def __init__(self, sessions: "async_sessionmaker[AsyncSession]", events: "Events") -> None:
+    def __init__(
+        self,
+        sessions: "async_sessionmaker[AsyncSession]",
+        events: "Events",
+        jitter: "Callable[[], float]",
+    ) -> None:
         self._sessions = sessions
         self._events = events
+        self._jitter = jitter
+        self._blocked: dict[str, str] = {}
 
-    async def spend_attempt(
-        self, delivery: "Delivery", failure: Failure, policy: "Policy", jitter: float
+    async def record(
+        self, delivery: "Delivery", job: "Job | None", setback: Setback
+    ) -> Outcome | Superseded:
+        """Write what a setback does to the job: it runs again later, or is dead.
+
+        Where PostgreSQL cannot be written, the delay alone is told, and the job runs again.
+        """
+        if setback.cause is Cause.OUTAGE:
+            emit_retry(self._events, "job.put_back", delivery, setback.diagnosis)
+            policy = Policy() if job is None else job.policy
+            return Later(
+                decide(Cause.OUTAGE, None, Standing(), policy, jitter=self._jitter()).delay
+            )
+        try:
+            return await self._record(delivery, job, setback)
+        except Exception as error:  # noqa: BLE001 - a failure to record is never the job's failure
+            if diagnose(error).trouble not in {Trouble.FAILURE, Trouble.ALARM}:
+                return self._unrecorded(delivery, error)
+        return await self.record_little(delivery, job, setback.cause)
+
+    async def record_little(
+        self, delivery: "Delivery", job: "Job | None", cause: Cause = Cause.OWN
     ) -> Outcome:
-        """Record a failed attempt: the job runs again after a backoff, or is dead."""
-        return await self._record(delivery, failure, partial(after_failure, policy, jitter))
+        """Write what PostgreSQL takes for certain, after something that nobody foresaw."""
+        setback = Setback(Failure("Unforeseen", "what happened could not be recorded"), cause)
+        without_payload = replace(delivery.job, payload_json=UNSTORABLE, redis_id=None)
+        outcome: Outcome | Superseded = Later(timedelta())
+        for little in (delivery, replace(delivery, job=without_payload)):
+            try:
+                outcome = await self._record(little, job, setback, blindly=True)
+                break
+            except Exception as error:  # noqa: BLE001 - as above
+                outcome = self._unrecorded(delivery, error)
+        return Later(timedelta()) if isinstance(outcome, Superseded) else outcome
 
-    async def mark_dead(self, delivery: "Delivery", failure: Failure) -> Outcome:
-        """Record a delivery that no retry can help as dead, its payload kept."""
-        return await self._record(delivery, failure, _always_dead)
+    def clear_blocked(self, kind: str) -> None:
+        """Note that a job of this kind has completed: nothing blocks the kind any more."""
+        if self._blocked and self._blocked.pop(kind, None) is not None:
+            self._events.emit("kind.unblocked", kind=kind)
 
-    async def wait_for_newer_worker(self, delivery: "Delivery", failure: Failure) -> Outcome:
-        """Put a job back that another version may run, visibly, for a day at most."""
-        if datetime.now(UTC) - delivery.job.enqueued_at > NEWER_WORKER_WAIT_MAX:
-            return await self.mark_dead(delivery, failure)
-        self._events.emit(
-            "job.waits_for_worker",
-            job_id=str(delivery.job.id),
-            kind=delivery.job.kind,
-            error=failure.error,
-        )
-        return await self._record(delivery, failure, _waits_for_worker)
-
-    def unrecorded(self, delivery: "Delivery", error: Exception) -> Outcome:
-        """Report that PostgreSQL could not be reached; nothing was written, so the job waits."""
+    def _unrecorded(self, delivery: "Delivery", error: BaseException) -> Later:
+        """Report that nothing could be written, so that the job waits."""
         emit_retry(self._events, "job.unrecorded", delivery, diagnose(error))
-        return Later(UNRECORDED_RETRY)
+        grown_s = UNRECORDED_DELAY_S * UNRECORDED_DELAY_GROWTH ** min(delivery.try_number - 1, 32)
+        return Later(timedelta(seconds=min(UNRECORDED_DELAY_MAX_S, grown_s)))
 
     async def _record(
-        self, delivery: "Delivery", failure: Failure, rule: "Callable[[int], Consequence]"
-    ) -> Outcome:
-        try:
-            outcome = await shielded_commit(partial(self._write, delivery, failure, rule))
-        except Exception as error:  # noqa: BLE001 - a failure to record is never the job's failure
-            return self.unrecorded(delivery, error)
-        return emit_outcome(self._events, delivery, outcome)
+        self, delivery: "Delivery", job: "Job | None", setback: Setback, *, blindly: bool = False
+    ) -> Outcome | Superseded:
+        write = partial(self._write, delivery, job, setback, blindly)
+        ended = await shielded_commit(write, limit_s=RECORD_WAIT_S)
+        if isinstance(ended, Superseded):
+            return ended
+        if not isinstance(ended, Decision):
+            return emit_outcome(self._events, delivery, ended)
+        if ended.is_dead:
+            entry = self._entry(delivery, setback)
+            return emit_outcome(self._events, delivery, Finished("dead", entry))
+        self._emit(delivery, setback, ended)
+        return Later(ended.delay)
 
     async def _write(
         self,
         delivery: "Delivery",
-        failure: Failure,
-        rule: "Callable[[int], Consequence]",
+        job: "Job | None",
+        setback: Setback,
+        blindly: bool,  # noqa: FBT001 - of `_record`
         window: CommitWindow,
-    ) -> Outcome:
+    ) -> Outcome | Superseded | Decision:
+        policy = Policy() if job is None else job.policy
         async with self._sessions() as session:
             record = Record(session)
             stored = await record.find(delivery.job)
-            if stored is not None and (ended := outcome_in(stored)):
+            ended = None if stored is None else outcome_in(stored, delivery, job)
+            if ended is not None and not (blindly and isinstance(ended, Superseded)):
                 return ended
-            consequence = rule(stored.attempts if stored else 0)
-            error = failure.as_json(delivery.try_number, datetime.now(UTC))
-            if not await record.note_failure(
+            standing = stored.standing if stored else Standing()
+            decision = decide(
+                *(setback.cause, setback.diagnosis.sqlstate, standing, policy),
+                jitter=self._jitter(),
+            )
+            noted = await record.note(
                 delivery.job,
-                error,
-                state="dead" if consequence.dead else "queued",
-                spent=consequence.spent,
-                delay=consequence.delay,
-            ):
+                decision.standing,
+                state="dead" if decision.is_dead else "queued",
+                delay=decision.delay,
+                error=self._entry(delivery, setback) if _is_news(decision, standing) else None,
+            )
+            if not noted:
                 await session.rollback()
-                return await lost(session, delivery)
+                return await lost(session, delivery, job)
             window.open()
             await session.commit()
-        if consequence.dead:
-            return Finished("dead", error)
-        if consequence.spent:
-            failed = Diagnosis(Trouble.FAILURE, failure.sqlstate)
-            emit_retry(self._events, "job.failed", delivery, failed)
-        return Later(consequence.delay)
+        return decision
+
+    def _entry(self, delivery: "Delivery", setback: Setback) -> dict[str, object]:
+        return setback.failure.as_json(delivery.try_number, datetime.now(UTC))
+
+    def _emit(self, delivery: "Delivery", setback: Setback, decision: Decision) -> None:
+        match decision.action:
+            case "put_back":
+                emit_retry(self._events, "job.put_back", delivery, setback.diagnosis)
+            case "spend_attempt":
+                emit_retry(self._events, "job.failed", delivery, setback.diagnosis)
+            case "blocked":
+                self._emit_blocked(delivery, setback, str(decision.standing.blocked_by))
+
+    def _emit_blocked(self, delivery: "Delivery", setback: Setback, blocked_by: str) -> None:
+        if setback.cause is Cause.NEWER_WORKER:
+            error = setback.failure.error
+            emit_blocked(self._events, "job.waits_for_worker", delivery, error=error)
+            return
+        emit_blocked(self._events, "job.blocked", delivery, blocked_by=blocked_by)
+        if self._blocked.get(delivery.job.kind) != blocked_by:
+            self._blocked[delivery.job.kind] = blocked_by
+            self._events.emit("kind.blocked", kind=delivery.job.kind, blocked_by=blocked_by)
+
+
+def _is_news(decision: Decision, before: Standing) -> bool:
+    """Return whether the row gets an entry: not for each round of a wait."""
+    match decision.action:
+        case "put_back":
+            return False
+        case "blocked":
+            return decision.standing.blocked_by != before.blocked_by
+        case _:
+            return True

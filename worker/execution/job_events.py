@@ -43,3 +43,8 @@ def emit_retry(events: "Events", event: str, delivery: "Delivery", diagnosis: "D
         trouble=diagnosis.trouble.value,
         sqlstate=diagnosis.sqlstate,
     )
+
+
+def emit_blocked(events: "Events", event: str, delivery: "Delivery", **why: str) -> None:
+    """Emit that a job waits for something that no worker here can change."""
+    events.emit(event, job_id=str(delivery.job.id), kind=delivery.job.kind, **why)

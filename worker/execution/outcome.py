@@ -4,17 +4,21 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from db.execution import FinalState, Record, Stored
 from jobs import Cancel, Rejected, Snooze
+from worker.execution.error_text import printable
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
+    from jobs import Job
     from worker.execution.delivery import Delivery
 
 ROW_CHANGED_RETRY: Final = timedelta(seconds=2)
+REASON_CHARACTERS_MAX: Final = 500
+"""Of the code and the words of a rejection or a cancellation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,13 @@ class Conflict:
 Outcome = Finished | Later | Conflict
 
 
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """The job's row is queued, and holds another payload than was delivered: the row is right."""
+
+    stored: Stored
+
+
 def outcome_of(answer: object) -> Finished | Later:
     """Return what a handler's answer makes of its job.
 
@@ -49,11 +60,11 @@ def outcome_of(answer: object) -> Finished | Later:
     """
     match answer:
         case Rejected(code, message):
-            return Finished("rejected", {"code": code, "message": message})
+            return Finished("rejected", {"code": _short(code), "message": _short(message)})
         case Cancel(reason):
-            return Finished("cancelled", {"reason": reason})
+            return Finished("cancelled", {"reason": _short(reason)})
         case Snooze(delay):
-            return Later(delay)
+            return Later(max(delay, timedelta()))
         case BaseModel():
             return Finished("completed", answer.model_dump(mode="json"))
         case None:
@@ -66,22 +77,40 @@ def keeps_effects(outcome: Outcome) -> bool:
     return isinstance(outcome, Finished) and outcome.state == "completed"
 
 
-async def settled(session: "AsyncSession", delivery: "Delivery") -> Outcome | None:
-    """Return the outcome that an earlier delivery stored, if there is one."""
+def _short(text: object) -> str:
+    return printable(str(text), REASON_CHARACTERS_MAX)
+
+
+async def lost(
+    session: "AsyncSession", delivery: "Delivery", job: "Job | None"
+) -> Outcome | Superseded:
+    """Return what another delivery did first. Call it after rolling back."""
     stored = await Record(session).find(delivery.job)
-    return None if stored is None else outcome_in(stored)
+    found = None if stored is None else outcome_in(stored, delivery, job)
+    # If nothing is there, the row has changed since: an operator replayed or removed it.
+    return found or Later(ROW_CHANGED_RETRY)
 
 
-async def lost(session: "AsyncSession", delivery: "Delivery") -> Outcome:
-    """Return the outcome that another delivery stored first. Call it after rolling back."""
-    # If nothing final is there, the row has changed since: an operator replayed or removed it.
-    return await settled(session, delivery) or Later(ROW_CHANGED_RETRY)
-
-
-def outcome_in(stored: Stored) -> Outcome | None:
-    """Return the outcome that a row stands for, or None while it is queued."""
-    if not stored.same_payload:
-        return Conflict()
+def outcome_in(
+    stored: Stored, delivery: "Delivery", job: "Job | None"
+) -> Finished | Conflict | Superseded | None:
+    """Return what a job's row means for a delivery; None: the job is this one, and queued."""
     if stored.state == "queued":
-        return None
-    return Finished(stored.state, stored.result, replayed=True)
+        return None if stored.same_payload else Superseded(stored)
+    if stored.state == "cancelled" and stored.payload_json == "null":
+        # A tombstone: cancelled before anybody knew what it was.
+        return Finished(stored.state, stored.result, replayed=True)
+    if delivery.by_id or stored.same_payload or _mean_the_same(stored, delivery, job):
+        return Finished(stored.state, stored.result, replayed=True)
+    return Conflict()
+
+
+def _mean_the_same(stored: Stored, delivery: "Delivery", job: "Job | None") -> bool:
+    """Return whether two payloads are equal to the kind's own model, if not to jsonb."""
+    if job is None or stored.kind != delivery.job.kind:
+        return False
+    try:
+        kept = job.payload.model_validate_json(stored.payload_json)
+        return bool(kept == job.payload.model_validate_json(delivery.job.payload_json))
+    except ValidationError:
+        return False

@@ -1,15 +1,29 @@
 """What to do with a job after an exception: again at once, later, an attempt spent, or dead.
 
 Pure: no I/O, no clock; the random numbers are passed in. What the drivers raise is classified in
-`db.errors`; this is the policy on top of it.
+`db.errors`; this is the policy on top of it. Every cause has its own count in the job's row, and
+every count has a bound:
+
+| cause | counted in | until | then |
+|---|---|---|---|
+| a failure of its own | `attempts` | the policy's `attempts_max` | dead |
+| locks, conflicts, slow statements | `conflicts` | `CONFLICTS_MAX` | an attempt each |
+| a grant, a table, room on the disk | `blocked_since` | `BLOCKED_MAX` | an attempt each |
+| no worker knows its kind or payload | `blocked_since` | `BLOCKED_MAX` | dead |
+| its process died | `crashes` | `CRASHES_MAX` | dead |
+| the server is seen to be away | nothing | it answers again | - |
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, Literal
 
 from db import errors
 from db.errors import Diagnosis, Trouble
+from db.execution import Standing
+from db.transaction import TransactionEndedError
+from worker.execution.commit import UnitTimeoutError
 
 if TYPE_CHECKING:
     from jobs import Policy
@@ -39,79 +53,160 @@ IN_PLACE: Final = {
     Trouble.UNIQUE: InPlaceRule(tries_max=1, base_s=0.010, cap_s=0.050),
 }
 
-# What is not the job's fault goes back to the queue for this long, and spends no attempt.
-REQUEUE_S: Final = {
-    Trouble.CONFLICT: (0.5, 5.0),
-    Trouble.LOCK_TIMEOUT: (0.5, 5.0),
-    Trouble.QUERY_CANCELLED: (1.0, 10.0),
-    Trouble.CONNECTION: (1.0, 5.0),
-    Trouble.SERVER_RESOURCES: (30.0, 60.0),
-    Trouble.TOO_SLOW: (1.0, 10.0),
-    Trouble.STALE_PLAN: (0.5, 5.0),
-}
+IN_PLACE_S: Final = 5.0
+"""A try that begins later than this after the first goes through the queue instead."""
 
-# Past this many deliveries even a lock conflict spends attempts: no job goes round forever.
-# A lost connection never does: it could not be recorded, and says nothing about the job.
-FREE_DELIVERIES_MAX: Final = 50
+CONFLICTS_MAX: Final = 50
+CRASHES_MAX: Final = 3
+BLOCKED_MAX: Final = timedelta(days=1)
+NEWER_WORKER: Final = "newer_worker"
 
-
-@dataclass(frozen=True, slots=True)
-class RunAgain:
-    """At once, in a new session and transaction, after a short wait."""
-
-    delay_s: float
+OUTAGE_DELAY_S: Final = (1.0, 5.0)
+CONFLICT_DELAY_BASE_S: Final = 1.0
+CONFLICT_DELAY_GROWTH: Final = 1.25
+CONFLICT_DELAY_MAX_S: Final = 30.0
+BLOCKED_DELAY_PART: Final = 0.1
+"""A blocked job waits this part of the time it has been blocked, within the two bounds."""
+BLOCKED_DELAY_MIN_S: Final = 1.0
+BLOCKED_DELAY_MAX_S: Final = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class PutBack:
-    """To the queue, after a longer wait, spending no attempt."""
+class Cause(StrEnum):
+    """What a trouble counts as, once it is known whether the server is there."""
 
-    delay_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class SpendAttempt:
-    """The job's own failure: an attempt is used up, and the count in its row decides the rest."""
+    OWN = "own"
+    CONFLICT = "conflict"
+    ENVIRONMENT = "environment"
+    NEWER_WORKER = "newer_worker"
+    OUTAGE = "outage"
+    HOPELESS = "hopeless"
 
 
 @dataclass(frozen=True, slots=True)
-class MarkDead:
-    """Dead at once: trying again cannot help, and an operator must look."""
+class Decision:
+    """What becomes of a job whose run is over: its ledger, and when it runs again."""
 
+    action: Literal["put_back", "blocked", "spend_attempt", "mark_dead"]
+    standing: Standing
+    delay: timedelta = timedelta()
+    """Until the next try, unless the job is dead."""
 
-Decision = RunAgain | PutBack | SpendAttempt | MarkDead
+    @property
+    def is_dead(self) -> bool:
+        """Whether the job is final."""
+        return self.action == "mark_dead"
 
 
 def diagnose(error: BaseException) -> Diagnosis:
     """Return what kind of trouble an exception of a job is, its own deadline included."""
-    if isinstance(error, JobTimeoutError):
+    if isinstance(error, JobTimeoutError | UnitTimeoutError):
         return Diagnosis(Trouble.JOB_TIMEOUT)
+    if isinstance(error, TransactionEndedError):
+        # Its effects may be kept already: running it again could double them.
+        return Diagnosis(Trouble.ALARM)
     return errors.diagnose(error)
 
 
-def decide(
-    diagnosis: Diagnosis, *, tries_in_place: int, try_number: int, jitter: float
-) -> Decision:
-    """Return what to do after one failed try.
+def wait_in_place(
+    diagnosis: Diagnosis, *, tries: int, elapsed_s: float, jitter: float
+) -> float | None:
+    """Return after how many seconds to try again at once; None: not any more.
 
     Args:
         diagnosis: what went wrong.
-        tries_in_place: tries already made during this delivery, at least 1.
-        try_number: deliveries so far, at least 1.
+        tries: those of this delivery, at least 1.
+        elapsed_s: since the first of them began.
         jitter: uniform in [0, 1), spreads the waits.
     """
-    trouble = diagnosis.trouble
-    if trouble is Trouble.ALARM:
-        return MarkDead()
-    rule = IN_PLACE.get(trouble)
-    if rule is not None and tries_in_place <= rule.tries_max:
-        return RunAgain(full_jitter(rule.base_s, rule.cap_s, tries_in_place, jitter))
-    if trouble not in REQUEUE_S:
-        return SpendAttempt()
-    if trouble is not Trouble.CONNECTION and try_number > FREE_DELIVERIES_MAX:
-        return SpendAttempt()
-    shortest, longest = REQUEUE_S[trouble]
-    return PutBack(shortest + jitter * (longest - shortest))
+    rule = IN_PLACE.get(diagnosis.trouble)
+    if rule is None or tries > rule.tries_max or elapsed_s > IN_PLACE_S:
+        return None
+    return full_jitter(rule.base_s, rule.cap_s, tries, jitter)
+
+
+MAY_BE_THE_SERVERS: Final = frozenset({Trouble.CONNECTION, Trouble.JOB_TIMEOUT})
+"""After these, look whether the server answers anybody: else the job is not to blame."""
+
+
+def cause_of(diagnosis: Diagnosis, *, server_is_away: bool, handler_began: bool) -> Cause:
+    """Return what a trouble counts as.
+
+    Args:
+        diagnosis: what went wrong.
+        server_is_away: whether a fresh look found nobody who serves.
+        handler_began: whether the job had its transaction. If not, and the server is there, it
+            was a restart just survived or a pool without a free connection: not the job's doing.
+    """
+    match diagnosis.trouble:
+        case Trouble.CONNECTION | Trouble.JOB_TIMEOUT if server_is_away:
+            return Cause.OUTAGE
+        case Trouble.CONNECTION if not handler_began:
+            return Cause.CONFLICT
+        case Trouble.CONFLICT | Trouble.LOCK_TIMEOUT | Trouble.QUERY_CANCELLED | Trouble.STALE_PLAN:
+            return Cause.CONFLICT
+        case Trouble.ENVIRONMENT | Trouble.SERVER_RESOURCES:
+            return Cause.ENVIRONMENT
+        case Trouble.ALARM:
+            return Cause.HOPELESS
+        case _:
+            return Cause.OWN
+
+
+def decide(
+    cause: Cause, sqlstate: str | None, standing: Standing, policy: "Policy", *, jitter: float
+) -> Decision:
+    """Return what becomes of a job after its last try in place.
+
+    Args:
+        cause: what the trouble counts as.
+        sqlstate: PostgreSQL's code for it, if it has one.
+        standing: the ledger in the job's row.
+        policy: the job's.
+        jitter: uniform in [0, 1), spreads the waits.
+    """
+    match cause:
+        case Cause.OUTAGE:
+            return Decision("put_back", standing, _between(OUTAGE_DELAY_S, jitter))
+        case Cause.CONFLICT if standing.conflicts < CONFLICTS_MAX:
+            counted = replace(standing, conflicts=standing.conflicts + 1)
+            return Decision("put_back", counted, _conflict_delay(standing.conflicts, jitter))
+        case Cause.ENVIRONMENT | Cause.NEWER_WORKER if not _is_blocked_too_long(standing):
+            by = NEWER_WORKER if cause is Cause.NEWER_WORKER else f"environment:{sqlstate}"
+            blocked = replace(standing, blocked_by=by)
+            return Decision("blocked", blocked, _blocked_delay(standing.blocked_s, jitter))
+        case Cause.HOPELESS | Cause.NEWER_WORKER:
+            return Decision("mark_dead", _spent(standing))
+        case Cause.OWN:
+            # It came as far as its own failure: nothing holds it up.
+            standing = Standing(attempts=standing.attempts)
+    spent = _spent(standing)
+    if spent.attempts >= policy.attempts_max:
+        return Decision("mark_dead", spent)
+    return Decision("spend_attempt", spent, backoff(policy, spent.attempts, jitter))
+
+
+def _spent(standing: Standing) -> Standing:
+    return replace(standing, attempts=standing.attempts + 1)
+
+
+def _is_blocked_too_long(standing: Standing) -> bool:
+    return standing.blocked_s > BLOCKED_MAX.total_seconds()
+
+
+def _between(bounds_s: tuple[float, float], jitter: float) -> timedelta:
+    shortest_s, longest_s = bounds_s
+    return timedelta(seconds=shortest_s + jitter * (longest_s - shortest_s))
+
+
+def _conflict_delay(conflicts: int, jitter: float) -> timedelta:
+    """Return a wait that grows with the times before, half fixed and half jitter."""
+    full_s = min(CONFLICT_DELAY_MAX_S, CONFLICT_DELAY_BASE_S * CONFLICT_DELAY_GROWTH**conflicts)
+    return timedelta(seconds=full_s / 2 + jitter * full_s / 2)
+
+
+def _blocked_delay(blocked_s: float, jitter: float) -> timedelta:
+    grown_s = BLOCKED_DELAY_PART * blocked_s * (1 + jitter / 4)
+    return timedelta(seconds=min(BLOCKED_DELAY_MAX_S, max(BLOCKED_DELAY_MIN_S, grown_s)))
 
 
 def full_jitter(base_s: float, cap_s: float, attempt: int, jitter: float) -> float:

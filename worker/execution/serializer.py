@@ -13,6 +13,12 @@ FROM_RECORD: Final = "teller.from_record"
 UNKNOWN_KIND: Final = "teller.unknown_kind"
 """Stands in for a kind this worker does not know, so that arq does not delete the job."""
 
+NESTED_MAX: Final = 200
+"""Brackets in a body below which its depth is not looked at."""
+ENQUEUED_AT_MS_MAX: Final = 253_402_300_799_999
+"""The last millisecond of the year 9999, the last that Python's datetime has."""
+TRY_MAX: Final = 1_000_000
+
 
 def serialize(value: object) -> bytes:
     """Write a job's body or result; an exception becomes its class and message."""
@@ -40,7 +46,7 @@ class JobReader:
             job = deserialize(body)
         except orjson.JSONDecodeError:
             return _malformed(body)
-        if not _is_job(job):
+        if not _is_job(job) or not _is_writable(body, job):
             return _malformed(body)
         if job["f"] in self._kinds:
             return job  # type: ignore[no-any-return]
@@ -54,9 +60,21 @@ def _is_job(job: object) -> bool:
         and "\x00" not in job["f"]  # a kind that no column can hold
         and isinstance(job.get("a"), list)
         and isinstance(job.get("k"), dict)
-        and isinstance(job.get("et"), int)
-        and (job.get("t") is None or isinstance(job["t"], int))
+        and type(job.get("et")) is int  # True is an int, too
+        and 0 <= job["et"] <= ENQUEUED_AT_MS_MAX
+        and (job.get("t") is None or (type(job["t"]) is int and 0 <= job["t"] <= TRY_MAX))
     )
+
+
+def _is_writable(body: bytes, job: object) -> bool:
+    """Return whether what was read can be written again: orjson reads deeper than it writes."""
+    if body.count(b"[") + body.count(b"{") < NESTED_MAX:
+        return True
+    try:
+        orjson.dumps(job)
+    except TypeError:
+        return False
+    return True
 
 
 def _malformed(body: bytes) -> dict[str, Any]:

@@ -148,6 +148,22 @@ EVENTS: Final = {
         (*_JOB, "error"),
         counts=(Count("jobs_waits_for_worker"),),
     ),
+    "job.blocked": Event(
+        INFO,
+        "A job waits for what the deployment lacks: a grant, a table, room on the disk.",
+        (*_JOB, "blocked_by"),
+        counts=(Count("jobs_blocked", {"kind": "kind", "blocked_by": "blocked_by"}),),
+    ),
+    "kind.blocked": Event(
+        WARNING,
+        "Jobs of this kind wait for what the deployment lacks; the SQLSTATE says what.",
+        ("kind", "blocked_by"),
+    ),
+    "kind.unblocked": Event(
+        INFO,
+        "A job of this kind has completed again.",
+        ("kind",),
+    ),
     "redis.lost": Event(
         WARNING,
         "Redis does not answer: jobs are claimed from PostgreSQL until it does.",

@@ -76,6 +76,10 @@ COUNTED: Final = {
         ("kind", "reason", "sqlstate", "via"),
     ),
     "jobs_unrecorded": Counted("Failures that could not be recorded in PostgreSQL.", ("kind",)),
+    "jobs_blocked": Counted(
+        "Times a job was put back because the deployment lacks something, and the SQLSTATE.",
+        ("kind", "blocked_by"),
+    ),
     "jobs_waits_for_worker": Counted("Times a job was put back for a worker of another version."),
     "jobs_aborted": Counted("Jobs that a client aborted."),
     "jobs_queue_wait_seconds": Counted(

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 import redis as redis_library
@@ -11,7 +11,7 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from db.engine import create_engine, create_sessions
-from db.execution import ERRORS_KEPT_MAX, Failure, JobRef, Record
+from db.execution import ERRORS_KEPT_MAX, Failure, JobRef, Record, Standing
 from db.operations import REPLAYED, find_job, replay_these
 from jobs._wire import job_id_of
 from tests.letters import letters_at
@@ -56,9 +56,7 @@ class JobsCommand:
                 record = Record(session)
                 if state in {"queued", "dead"}:
                     failure = (error or Failure("ValueError", "no wheel")).as_json(1, NOW)
-                    await record.note_failure(
-                        delivered, failure, state=state, spent=1, delay=timedelta()
-                    )
+                    await record.note(delivered, Standing(attempts=1), state=state, error=failure)
                 else:
                     await record.finish(delivered, state, None)
 

@@ -14,6 +14,7 @@ from jobs._wire import put, queued_job
 from tests.letters import a_letter, file, letters_at
 from worker.app import create_worker
 from worker.dev.servers import ValkeyServer
+from worker.execution import retry
 from worker.maintenance import fallback as module
 from worker.maintenance import relay
 from worker.settings import Settings
@@ -204,10 +205,11 @@ async def test_a_row_that_is_locked_is_stepped_over(settings, sessions, valkey, 
 
 
 async def test_a_job_that_is_put_back_waits_and_lets_others_through(
-    settings, sessions, valkey, post
+    settings, sessions, valkey, post, monkeypatch
 ):
+    monkeypatch.setattr(retry, "BLOCKED_DELAY_MIN_S", retry.BLOCKED_DELAY_MAX_S)
     await asyncio.to_thread(valkey.kill)
-    post.fault = "53100"  # the disk is full: put back for half a minute or more
+    post.fault = "53100"  # the disk is full
     bad = [await accept(sessions, a_letter(2, f"{n} High Street")) for n in range(SLOTS)]
     good = [await accept(sessions, a_letter(1, f"{n} Low Street")) for n in range(20)]
 
