@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 PAYLOAD_BYTES_MAX: Final = 65_536
+PAYLOAD_DEPTH_MAX: Final = 100
+"""Arrays and objects within each other; deeper, JSON libraries disagree about what they take."""
 FIELDS_NAMED_MAX: Final = 10
+
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 # PostgreSQL's jsonb cannot hold the character U+0000. An even number of backslashes before the
 # escape is so many escaped backslashes.
@@ -77,14 +81,25 @@ def payload_json(payload: Payload) -> str:
     does not use it, and a key sent again after a deploy still means the same job.
 
     Raises:
-        InvalidPayloadError: it is too long, or PostgreSQL cannot store it.
+        InvalidPayloadError: it is too long or too deep, or PostgreSQL cannot store it.
     """
-    text = payload.model_dump_json(exclude_defaults=True)
-    size = len(text.encode())
+    try:
+        text = payload.model_dump_json(exclude_defaults=True)
+        size = len(text.encode())
+    except (ValueError, RecursionError) as error:
+        raise InvalidPayloadError(
+            f"the payload of {payload.kind} cannot be written as JSON ({type(error).__name__}): "
+            "it holds itself, is nested too deep, or has text that is no Unicode"
+        ) from None
     if size > PAYLOAD_BYTES_MAX:
         raise InvalidPayloadError(
             f"the payload of {payload.kind} has {size} bytes, more than {PAYLOAD_BYTES_MAX}: "
             "store the bulk elsewhere and send its address"
+        )
+    opened = text.count("[") + text.count("{")
+    if opened > PAYLOAD_DEPTH_MAX and nesting(text) > PAYLOAD_DEPTH_MAX:
+        raise InvalidPayloadError(
+            f"the payload of {payload.kind} is nested more than {PAYLOAD_DEPTH_MAX} deep"
         )
     if has_nul(text):
         raise InvalidPayloadError(
@@ -92,6 +107,22 @@ def payload_json(payload: Payload) -> str:
             "which PostgreSQL cannot store: remove it"
         )
     return text
+
+
+def nesting(json_text: str) -> int:
+    """Return how deep arrays and objects are nested in JSON text.
+
+    >>> nesting('[[1], {"a": [2, "[[["]}]'), nesting('"["')
+    (3, 0)
+    """
+    depth = deepest = 0
+    for mark in _STRING.sub("", json_text):
+        if mark in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif mark in "]}":
+            depth -= 1
+    return deepest
 
 
 def has_nul(json_text: str) -> bool:

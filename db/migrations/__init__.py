@@ -9,11 +9,14 @@ SCRIPTS: Final = Path(__file__).parent / "sql"
 
 
 def run_script(name: str) -> None:
-    """Run a file of SQL statements from `sql/` in the current migration's transaction."""
-    sql = (SCRIPTS / name).read_text(encoding="utf-8")
+    """Run a file of SQL statements from `sql/` in the current migration's transaction.
+
+    `{schema}` in it stands for the schema in which its tables are made.
+    """
     connection = op.get_bind()
     # SQLAlchemy opens the transaction with its first statement; the script must not run before it.
-    connection.exec_driver_sql("SELECT 1")
+    schema = connection.exec_driver_sql("SELECT quote_ident(current_schema())").scalar_one()
+    sql = (SCRIPTS / name).read_text(encoding="utf-8").replace("{schema}", schema or "public")
     adapted: Any = connection.connection.dbapi_connection
     # Several statements at once go by the simple protocol, which the adapter itself does not speak.
     adapted.run_async(lambda driver: driver.execute(sql))

@@ -75,6 +75,10 @@ class Handle:
         arq's abort: a request that a worker answers once the job's row says what became of it. If
         none does within `timeout` seconds, this returns False; the request stands.
 
+        Args:
+            reason: for people; cut after 500 characters. An abort through Redis carries none.
+            timeout: seconds to wait for a worker's answer.
+
         Raises:
             JobNotFoundError: no such job, in PostgreSQL or Redis, as far as the client has them.
         """

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from .._payload import Payload
 
 KEY_CHARACTERS_MAX: Final = 200
+TRACEPARENT_CHARACTERS_MAX: Final = 200
+"""One has 55; anything longer is dropped, here and by the database."""
 YEAR_MIN: Final = 1970
 
 
@@ -127,4 +129,5 @@ def _traceparent() -> str | None:
         return None
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
-    return carrier.get("traceparent")
+    found = carrier.get("traceparent")
+    return None if found is None or len(found) > TRACEPARENT_CHARACTERS_MAX else found

@@ -24,32 +24,44 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+SCHEMA: Final = "public"
+"""Where Teller's tables and functions are.
+
+The caller's session may have any search_path, so every name in these statements has its schema.
+"""
+
 # One statement for one job or thousands. `try_enqueue_job` returns a refusal instead of raising it,
 # which leaves the caller's transaction usable.
-TRY_ENQUEUE: Final = """
-    SELECT answer.id, answer.created, due.run_at,
-           answer.fault, answer.message, answer.hint
+TRY_ENQUEUE: Final = f"""
+    SELECT answer.id, answer.created, due.run_at, answer.fault, answer.message, answer.hint
     FROM ROWS FROM (
-      jsonb_to_recordset(CAST(:requests AS jsonb))
-      AS (kind text, payload jsonb, key text, run_at timestamptz, delay_s double precision,
-          traceparent text)
+      pg_catalog.jsonb_to_recordset(CAST(:requests AS pg_catalog.jsonb))
+      AS (kind pg_catalog.text, payload pg_catalog.jsonb, key pg_catalog.text,
+          run_at pg_catalog.timestamptz, delay_s pg_catalog.float8, traceparent pg_catalog.text)
     ) WITH ORDINALITY AS request (kind, payload, key, run_at, delay_s, traceparent, position)
     CROSS JOIN LATERAL (
-      SELECT coalesce(request.run_at, clock_timestamp() + make_interval(secs => request.delay_s))
-        AS run_at
+      SELECT coalesce(
+        request.run_at,
+        pg_catalog.clock_timestamp()
+          OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => request.delay_s)
+      ) AS run_at
     ) AS due
-    CROSS JOIN LATERAL try_enqueue_job(
+    CROSS JOIN LATERAL {SCHEMA}.try_enqueue_job(
       request.kind, request.payload, request.key, due.run_at, NULL, request.traceparent
     ) AS answer
     ORDER BY request.position
-"""
+"""  # noqa: S608 - nothing but our own schema's name
 
-FIND: Final = """
-    SELECT kind, state, result, run_at > clock_timestamp() AS scheduled
-    FROM jobs WHERE id = CAST(:id AS uuid)
-"""
+FIND: Final = f"""
+    SELECT kind, state, result,
+           run_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() AS scheduled
+    FROM {SCHEMA}.jobs WHERE id OPERATOR(pg_catalog.=) CAST(:id AS pg_catalog.uuid)
+"""  # noqa: S608 - nothing but our own schema's name
 
-CANCEL: Final = "SELECT cancel_job(CAST(:id AS uuid), :reason)"
+CANCEL: Final = f"SELECT {SCHEMA}.cancel_job(CAST(:id AS pg_catalog.uuid), :reason)"
+
+REASON_CHARACTERS_MAX: Final = 500
+"""The same as in `cancel_job`."""
 
 FAULTS: Final[dict[str, type[ClientError]]] = {
     "TL001": UnknownKindError,
@@ -103,8 +115,14 @@ def cancel_job(session: "Session", job_id: "UUID", reason: str) -> bool:
     """Cancel a job in the session's transaction; return whether it will never take effect."""
     from sqlalchemy import text
 
-    query = {"id": str(job_id), "reason": reason}
+    query = {"id": str(job_id), "reason": _storable(reason)}
     return bool(session.execute(text(CANCEL), query).scalar_one())
+
+
+def _storable(reason: str) -> str:
+    """Return a reason as PostgreSQL can store it, cut at `REASON_CHARACTERS_MAX`."""
+    cut = reason[:REASON_CHARACTERS_MAX].replace("\x00", "\ufffd")
+    return cut.encode("utf-8", "replace").decode()
 
 
 def _row(request: CheckedRequest) -> str:

@@ -88,11 +88,15 @@ CREATE TABLE workers (
 ) WITH (fillfactor = 50);
 
 -- One set of rules for accepting a job, whichever door it comes through.
+--
+-- Whoever calls a function has a search_path of their own, and perhaps objects and operators of the
+-- same names. So every function has its own search_path, with nobody's objects in it, and ours are
+-- named with their schema, {schema}. They run with the rights of their caller.
 
 -- Whether `value` has the string `format`, read as pydantic reads JSON. What pydantic takes, this
 -- takes; a unix time in a string is not checked for its range, and unknown formats always pass.
 CREATE FUNCTION has_format(format text, value text) RETURNS boolean
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   uuid_form CONSTANT text := '[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}';
   unix_time CONSTANT text := '^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)$';
@@ -118,7 +122,7 @@ END $$;
 -- that pydantic writes for a job's payload; what it does not know passes, and the worker decides.
 -- It never repeats the value itself: payloads are private.
 CREATE FUNCTION schema_fault(schema jsonb, value jsonb, path text, root jsonb) RETURNS text
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   kind text := jsonb_typeof(value);
   field text;
@@ -129,12 +133,13 @@ DECLARE
   items int;
 BEGIN
   IF schema ? '$ref' THEN
-    RETURN schema_fault(root #> string_to_array(substr(schema->>'$ref', 3), '/'), value, path, root);
+    RETURN {schema}.schema_fault(
+      root #> string_to_array(substr(schema->>'$ref', 3), '/'), value, path, root);
   END IF;
 
   IF schema ? 'anyOf' OR schema ? 'oneOf' THEN
     FOR option IN SELECT * FROM jsonb_array_elements(coalesce(schema->'anyOf', schema->'oneOf')) LOOP
-      fault := schema_fault(option, value, path, root);
+      fault := {schema}.schema_fault(option, value, path, root);
       EXIT WHEN fault IS NULL;
     END LOOP;
     RETURN fault;
@@ -164,11 +169,13 @@ BEGIN
       END LOOP;
       FOR field IN SELECT jsonb_object_keys(value) LOOP
         IF schema->'properties' ? field THEN
-          fault := schema_fault(schema->'properties'->field, value->field, path || '.' || field, root);
+          fault := {schema}.schema_fault(
+            schema->'properties'->field, value->field, path || '.' || field, root);
         ELSIF schema->'additionalProperties' = 'false' THEN
           fault := format('%s has a field that the kind does not know', path);
         ELSIF jsonb_typeof(schema->'additionalProperties') = 'object' THEN
-          fault := schema_fault(schema->'additionalProperties', value->field, path || '.*', root);
+          fault := {schema}.schema_fault(
+            schema->'additionalProperties', value->field, path || '.*', root);
         END IF;
         IF fault IS NOT NULL THEN RETURN fault; END IF;
       END LOOP;
@@ -184,7 +191,8 @@ BEGIN
         FOR position IN 0 .. items - 1 LOOP
           option := coalesce(schema->'prefixItems'->position, schema->'items');
           IF jsonb_typeof(option) = 'object' THEN
-            fault := schema_fault(option, value->position, format('%s[%s]', path, position), root);
+            fault := {schema}.schema_fault(
+              option, value->position, format('%s[%s]', path, position), root);
             IF fault IS NOT NULL THEN RETURN fault; END IF;
           END IF;
         END LOOP;
@@ -199,7 +207,7 @@ BEGIN
       IF schema ? 'pattern' AND plain !~ (schema->>'pattern') COLLATE "C" THEN
         RETURN format('%s does not match %s', path, schema->>'pattern');
       END IF;
-      IF schema ? 'format' AND NOT has_format(schema->>'format', plain) THEN
+      IF schema ? 'format' AND NOT {schema}.has_format(schema->>'format', plain) THEN
         RETURN format('%s is not a %s', path, schema->>'format');
       END IF;
     WHEN 'number' THEN
@@ -219,24 +227,26 @@ BEGIN
 END $$;
 
 -- Accept one job, or return why not: a refusal leaves the caller's transaction usable.
--- The same key (or id) with the same payload, numbers compared by value, returns the job accepted before; with another payload
--- it is refused. `created` tells the two apart. `fault` is NULL or a SQLSTATE: TL001 unknown kind, TL002 invalid payload,
--- TL003 key conflict, TL004 invalid key, TL005 invalid run_at.
+-- The same key (or id) with the same payload returns the job accepted before; with another payload
+-- it is refused. `created` tells the two apart. Payloads are the same if jsonb says so, which
+-- compares numbers by value. `fault` is NULL or a SQLSTATE: TL001 unknown kind, TL002 invalid
+-- payload, TL003 key conflict, TL004 invalid key, TL005 invalid run_at.
 CREATE FUNCTION try_enqueue_job(
   p_kind text, p_payload jsonb, p_key text, p_run_at timestamptz, p_id uuid, p_traceparent text,
   OUT id uuid, OUT state text, OUT created boolean, OUT fault text, OUT message text, OUT hint text
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
   p_schema jsonb;
+  payload_bytes CONSTANT int := octet_length(p_payload::text);
   misfit text;
-  stored jobs;
+  stored {schema}.jobs;
 BEGIN
-  SELECT payload_schema INTO p_schema FROM job_kinds WHERE kind = p_kind;
+  SELECT payload_schema INTO p_schema FROM {schema}.job_kinds WHERE kind = p_kind;
   IF NOT FOUND THEN
     fault := 'TL001';
     message := format('unknown job kind %s', quote_nullable(left(p_kind, 100)));
-    hint := format('known kinds: %s', (SELECT string_agg(kind, ', ' ORDER BY kind) FROM job_kinds));
+    hint := format('known kinds: %s', (SELECT string_agg(kind, ', ' ORDER BY kind) FROM {schema}.job_kinds));
     RETURN;
   END IF;
   IF p_key = '' OR length(p_key) > 200 THEN
@@ -254,8 +264,12 @@ BEGIN
   END IF;
   misfit := CASE
     WHEN p_payload IS NULL THEN 'there is none, or it is JSON that cannot be stored'
-    WHEN octet_length(p_payload::text) > 65536 THEN 'the payload is larger than 65536 bytes'
-    ELSE schema_fault(p_schema, p_payload, 'payload', p_schema)
+    WHEN payload_bytes > 65536 THEN 'the payload is larger than 65536 bytes'
+    -- Deeper than this, JSON libraries disagree about what they read and write.
+    WHEN payload_bytes > 200 AND jsonb_path_exists(
+      p_payload, 'strict $.**{100} ? (@.type() == "array" || @.type() == "object")')
+      THEN 'the payload is nested more than 100 deep'
+    ELSE {schema}.schema_fault(p_schema, p_payload, 'payload', p_schema)
   END;
   IF misfit IS NOT NULL THEN
     fault := 'TL002';
@@ -265,9 +279,11 @@ BEGIN
   END IF;
 
   LOOP
-    INSERT INTO jobs AS j (id, kind, key, payload, run_at, traceparent)
+    INSERT INTO {schema}.jobs AS j (id, kind, key, payload, run_at, traceparent)
       VALUES (coalesce(p_id, uuidv7()), p_kind, p_key, p_payload,
-              coalesce(p_run_at, clock_timestamp()), p_traceparent)
+              coalesce(p_run_at, clock_timestamp()),
+              -- A caller's context for tracing is 55 characters; anything long is none.
+              CASE WHEN length(p_traceparent) <= 200 THEN p_traceparent END)
       ON CONFLICT DO NOTHING
       RETURNING j.id, j.state INTO try_enqueue_job.id, try_enqueue_job.state;
     created := FOUND;
@@ -275,7 +291,7 @@ BEGIN
       RETURN;
     END IF;
     -- A new statement has a new snapshot: it sees the row that the insert waited for.
-    SELECT * INTO stored FROM jobs WHERE id = p_id OR (kind = p_kind AND key = p_key)
+    SELECT * INTO stored FROM {schema}.jobs WHERE id = p_id OR (kind = p_kind AND key = p_key)
       ORDER BY (id = p_id) DESC NULLS LAST LIMIT 1;
     EXIT WHEN FOUND;
     -- Retention deleted the row in between: insert again.
@@ -295,11 +311,12 @@ END $$;
 CREATE FUNCTION accept_job(
   p_kind text, p_payload jsonb, p_key text, p_run_at timestamptz, p_id uuid, p_traceparent text,
   OUT id uuid, OUT state text, OUT created boolean
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   answer record;
 BEGIN
-  SELECT * INTO answer FROM try_enqueue_job(p_kind, p_payload, p_key, p_run_at, p_id, p_traceparent);
+  SELECT * INTO answer
+    FROM {schema}.try_enqueue_job(p_kind, p_payload, p_key, p_run_at, p_id, p_traceparent);
   IF answer.fault IS NOT NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = answer.fault, MESSAGE = answer.message, HINT = answer.hint;
@@ -312,17 +329,18 @@ END $$;
 -- The public door for every language: psql> SELECT enqueue_job('transfer_funds', '{…}', 'order-42');
 CREATE FUNCTION enqueue_job(
   kind text, payload jsonb, key text DEFAULT NULL, run_at timestamptz DEFAULT now()
-) RETURNS uuid LANGUAGE sql AS $$
-  SELECT id FROM accept_job($1, $2, $3, $4, NULL, NULL)
+) RETURNS uuid LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  SELECT id FROM {schema}.accept_job($1, $2, $3, $4, NULL, NULL)
 $$;
 
 -- Cancel a job that has not taken effect; false when it has, or when there is no such job. Where a
 -- handler is running the job, its transaction is rolled back when it tries to finalize the job.
+-- A reason is cut after 500 characters.
 CREATE FUNCTION cancel_job(job uuid, reason text DEFAULT 'cancelled by its caller')
-RETURNS boolean LANGUAGE plpgsql AS $$
+RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  UPDATE jobs SET state = 'cancelled', finished_at = clock_timestamp(),
-                  result = jsonb_build_object('reason', reason)
+  UPDATE {schema}.jobs SET state = 'cancelled', finished_at = clock_timestamp(),
+                  result = jsonb_build_object('reason', left(reason, 500))
     WHERE id = job AND state = 'queued';
   RETURN FOUND;
 END $$;

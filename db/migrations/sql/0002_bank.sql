@@ -98,9 +98,9 @@ CREATE TRIGGER entries_no_truncate BEFORE TRUNCATE ON entries
 -- The id of `world:<CCY>`: the same in every database, and last in id order, so that a transfer
 -- locks the customer's row first and holds the hot one for the shortest time.
 CREATE FUNCTION world_account_id(currency text) RETURNS uuid
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
-  SELECT ('ffffffff-ffff-8fff-bfff-000000' || encode(convert_to(currency, 'UTF8'), 'hex'))::uuid
-$$;
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+-- Not a text: its operator is found here and now, on nobody's search_path.
+RETURN ('ffffffff-ffff-8fff-bfff-000000' || encode(convert_to(currency, 'UTF8'), 'hex'))::uuid;
 
 -- Post one transfer, or return why not. Everything a caller may do wrong is a verdict, not an
 -- exception, so that the transaction that records the verdict is still usable.
@@ -115,11 +115,11 @@ CREATE FUNCTION post_transfer(
   p_id uuid, p_from uuid, p_to uuid, p_amount numeric, p_currency text,
   p_decimal boolean DEFAULT false,
   OUT verdict text, OUT from_balance bigint, OUT to_balance bigint
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  one accounts;
-  payer accounts;
-  payee accounts;
+  one {schema}.accounts;
+  payer {schema}.accounts;
+  payee {schema}.accounts;
   minor numeric := p_amount;
   now timestamptz;
 BEGIN
@@ -133,7 +133,7 @@ BEGIN
   END IF;
 
   FOR one IN
-    SELECT * FROM accounts WHERE id IN (p_from, p_to) ORDER BY id FOR NO KEY UPDATE
+    SELECT * FROM {schema}.accounts WHERE id IN (p_from, p_to) ORDER BY id FOR NO KEY UPDATE
   LOOP
     IF one.id = p_from THEN payer := one; ELSE payee := one; END IF;
   END LOOP;
@@ -159,7 +159,7 @@ BEGIN
 
   -- Read under the locks, so that along one account time never runs against the versions.
   now := clock_timestamp();
-  INSERT INTO transfers (id, from_account, to_account, amount, currency, posted_at)
+  INSERT INTO {schema}.transfers (id, from_account, to_account, amount, currency, posted_at)
     VALUES (p_id, p_from, p_to, minor, p_currency, now)
     ON CONFLICT (id) DO NOTHING;
   IF NOT FOUND THEN
@@ -171,9 +171,9 @@ BEGIN
 
   from_balance := payer.balance - minor;
   to_balance := payee.balance + minor;
-  UPDATE accounts SET balance = from_balance, version = payer.version + 1 WHERE id = p_from;
-  UPDATE accounts SET balance = to_balance, version = payee.version + 1 WHERE id = p_to;
-  INSERT INTO entries (account_id, version, transfer_id, amount, balance_after, posted_at) VALUES
+  UPDATE {schema}.accounts SET balance = from_balance, version = payer.version + 1 WHERE id = p_from;
+  UPDATE {schema}.accounts SET balance = to_balance, version = payee.version + 1 WHERE id = p_to;
+  INSERT INTO {schema}.entries (account_id, version, transfer_id, amount, balance_after, posted_at) VALUES
     (p_from, payer.version + 1, p_id, -minor, from_balance, now),
     (p_to, payee.version + 1, p_id, minor, to_balance, now);
   verdict := 'posted';
