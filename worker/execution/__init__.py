@@ -2,15 +2,23 @@
 
 The end of a job has a name in every layer it passes:
 
-| handler | `retry.decide` | `Outcome` | what arq sees | loop verdict | Redis |
-|---|---|---|---|---|---|
-| `Result`, `None` | - | `Finished(completed)` | return value | `Completed` | done |
-| `Rejected` | - | `Finished(rejected)` | `{"rejected": ...}` | `Completed` | done |
-| `Cancel` | - | `Finished(cancelled)` | `JobCancelledError` | `Failed` | done |
-| `Snooze` | - | `Later` | `Retry(defer)` | `RetryLater` | again |
-| lock conflict, lost connection | `RunAgain`, then `PutBack` | -, then `Later` | `Retry(defer)` | `RetryLater` | again |
-| any other exception | `SpendAttempt` | `Later`, at last `Finished(dead)` | `Retry`, `JobDeadError` | `RetryLater`, `Failed` | again, done |
-| a broken constraint | `MarkDead` | `Finished(dead)` | `JobDeadError` | `Failed` | done |
-| cut short by our shutdown | - | - | `CancelledError` | `HandBack` | back |
-| (another payload under the same id) | - | `Conflict` | `JobConflictError` | `Failed` | done |
+| handler | cause (`retry.cause_of`) | `retry.decide` | what arq sees | Redis |
+|---|---|---|---|---|
+| `Result`, `None` | - | `Finished(completed)` | return value | done |
+| `Rejected` | - | `Finished(rejected)` | `{"rejected": ...}` | done |
+| `Cancel` | - | `Finished(cancelled)` | `JobCancelledError` | done |
+| `Snooze` | - | `Later` | `Retry(defer)` | again |
+| lock conflict, statement timeout | `CONFLICT` | `put_back`, at last an attempt | `Retry(defer)` | again |
+| lost connection, server away | `OUTAGE` | `put_back`, counts nothing | `Retry(defer)` | again |
+| lost connection, server there | `OWN` | `spend_attempt`, at last `mark_dead` | `Retry`, `JobDeadError` | again, done |
+| a grant, a table, disk missing | `ENVIRONMENT` | `blocked`, a day long | `Retry(defer)` | again |
+| kind or payload unknown here | `NEWER_WORKER` | `blocked`, a day long, then dead | `Retry(defer)` | again |
+| any other exception, `sys.exit` too | `OWN` | `spend_attempt`, at last `mark_dead` | `Retry`, `JobDeadError` | again, done |
+| a broken constraint, `COMMIT` as text | `HOPELESS` | `mark_dead` | `JobDeadError` | done |
+| (three processes died under it) | `HOPELESS` | `mark_dead`, not run | `JobDeadError` | done |
+| cut short by our shutdown | - | - | `CancelledError` | back |
+| aborted by a client | - | `cancel`, once the row says so | `JobCancelledError` | done |
+| (final, another payload meant) | - | `Conflict` | `JobConflictError` | done |
+
+While a job is queued, its row is right: the delivery goes on with the row's own payload.
 """  # noqa: E501 - a table's row is a line
