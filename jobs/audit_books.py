@@ -1,4 +1,4 @@
-"""Audit the books: every rule of the ledger and the record, in one snapshot."""
+"""Audit the books: every rule of the ledger and of the jobs, in one snapshot."""
 
 from datetime import timedelta
 from typing import ClassVar
@@ -40,9 +40,9 @@ class BooksBrokenError(Exception):
         )
     ],
 )
-async def audit_books(ctx: Context, wish: AuditBooks) -> BooksAudited:
+async def audit_books(ctx: Context, request: AuditBooks) -> BooksAudited:
     """Check every rule; a difference is a failure and ends dead, so that somebody looks."""
-    del wish
+    del request
     report = await ctx.store.audit.run()
     broken = [finding.name for finding in report.findings if finding.differences]
     if broken:

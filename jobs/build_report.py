@@ -130,34 +130,36 @@ def trial_balance_of_yesterday(fire_at: datetime) -> BuildReport:
         )
     ],
 )
-async def build_report(ctx: Context, wish: BuildReport) -> ReportBuilt | Rejected | Snooze:
+async def build_report(ctx: Context, request: BuildReport) -> ReportBuilt | Rejected | Snooze:
     """Read, write and publish one report, or reject what cannot be reported.
 
     A run after a crash makes the same bytes: the period's end is in the past and settled, so the
     books no longer change before it. Publishing the same name twice changes nothing.
     """
     books = ctx.store.reports
-    period = period_of(wish, accepted_at=ctx.enqueued_at)
+    period = period_of(request, accepted_at=ctx.enqueued_at)
     if period.start and period.start >= period.end:
         return Rejected("period_not_begun", "the first day had not begun when this was asked for")
-    snapshot = await books.take_snapshot(end=period.end, timezone=wish.timezone, limit=READ_TIMEOUT)
+    snapshot = await books.take_snapshot(
+        end=period.end, timezone=request.timezone, limit=READ_TIMEOUT
+    )
     if snapshot == "unknown_timezone":
         return Rejected(snapshot, "the database does not know this time zone")
     if not snapshot.settled:
         # Too early: a transaction in flight may still post into the period.
         ahead = min(period.end - snapshot.taken_at, CLOCK_AHEAD_WAIT_MAX)
         return Snooze(max(SETTLE_WAIT, ahead))
-    content = await _read(books, wish, period)
+    content = await _read(books, request, period)
     if isinstance(content, Rejected):
         return content
-    if refusal := ctx.services.reports.refusal(content.lines, wish.format):
+    if refusal := ctx.services.reports.refusal(content.lines, request.format):
         return Rejected("report_too_large", refusal)
     published = await ctx.services.reports.build(
         content,
         books,
         job_id=ctx.job_id,
-        format=wish.format,
-        timezone=zone_of(wish.timezone),
+        format=request.format,
+        timezone=zone_of(request.timezone),
         progress=ctx.progress,
     )
     return ReportBuilt(
@@ -174,31 +176,31 @@ async def build_report(ctx: Context, wish: BuildReport) -> ReportBuilt | Rejecte
 
 
 async def _read(
-    books: "Reports", wish: BuildReport, period: Period
+    books: "Reports", request: BuildReport, period: Period
 ) -> "Statement | TrialBalance | TransferVolume | Rejected":
     """Return the report's totals; its lines are streamed later, from the same snapshot."""
-    if wish.report == "trial_balance":
-        return await books.trial_balance(period.start, period.end, currency=wish.currency)
-    if wish.report == "transfer_volume":
-        midnights = midnights_of(wish, period)
+    if request.report == "trial_balance":
+        return await books.trial_balance(period.start, period.end, currency=request.currency)
+    if request.report == "transfer_volume":
+        midnights = midnights_of(request, period)
         if len(midnights) - 2 > VOLUME_DAYS_MAX:
             return Rejected("period_too_long", f"at most {VOLUME_DAYS_MAX} days, one line each")
-        return await books.transfer_volume(midnights, currency=wish.currency)
-    if wish.account is None:
+        return await books.transfer_volume(midnights, currency=request.currency)
+    if request.account is None:
         raise AssertionError("the payload's own rule says that a statement has an account")
-    statement = await books.statement(wish.account, period.start, period.end)
+    statement = await books.statement(request.account, period.start, period.end)
     return statement or Rejected("unknown_account", "there is no such account")
 
 
-def period_of(wish: BuildReport, *, accepted_at: datetime) -> Period:
+def period_of(request: BuildReport, *, accepted_at: datetime) -> Period:
     """Return the days asked for as instants; the end is never after the job was accepted."""
-    zone = zone_of(wish.timezone)
+    zone = zone_of(request.timezone)
     # Redis keeps whole milliseconds, rounded down: what was posted in the same one belongs to it.
     accepted = accepted_at.astimezone(UTC) + timedelta(milliseconds=1)
-    start = _midnight(wish.first_day, zone) if wish.first_day else None
-    if wish.last_day is None:
+    start = _midnight(request.first_day, zone) if request.first_day else None
+    if request.last_day is None:
         return Period(start, accepted)
-    return Period(start, min(_midnight(wish.last_day + timedelta(days=1), zone), accepted))
+    return Period(start, min(_midnight(request.last_day + timedelta(days=1), zone), accepted))
 
 
 def _midnight(day: date, zone: tzinfo) -> datetime:
@@ -206,12 +208,12 @@ def _midnight(day: date, zone: tzinfo) -> datetime:
     return datetime.combine(day, time(), tzinfo=zone).astimezone(UTC)
 
 
-def midnights_of(wish: BuildReport, period: Period) -> list[datetime]:
+def midnights_of(request: BuildReport, period: Period) -> list[datetime]:
     """Return where each day of the period begins, the day before it first, and where it ends."""
-    zone = zone_of(wish.timezone)
+    zone = zone_of(request.timezone)
     # In UTC first: a day may begin later than midnight, where clocks skip it.
     last = (period.end - datetime.resolution).astimezone(zone).date()
-    first = wish.first_day or last - timedelta(days=VOLUME_DAYS_DEFAULT - 1)
+    first = request.first_day or last - timedelta(days=VOLUME_DAYS_DEFAULT - 1)
     days = (last - first).days + 1
     starts = [_midnight(first + timedelta(days=n), zone) for n in range(-1, days)]
     return [*starts, period.end]

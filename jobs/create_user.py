@@ -30,7 +30,7 @@ class UserCreated(Result):
 
 
 @job(CreateUser, timeout=timedelta(seconds=10))
-async def create_user(ctx: Context, wish: CreateUser) -> UserCreated | Rejected:
+async def create_user(ctx: Context, request: CreateUser) -> UserCreated | Rejected:
     """Create the user and the accounts in one transaction, or reject a name that is taken.
 
     A name is one visible word, and taken in every case, Unicode form and with or without ignorable
@@ -40,13 +40,13 @@ async def create_user(ctx: Context, wish: CreateUser) -> UserCreated | Rejected:
     `localhost`, `.test`), and at most the 64 characters before the @ that RFC 5321 makes every mail
     server take. Anything else is rejected as `email_invalid`.
     """
-    email = normal_email(wish.email)
+    email = normal_email(request.email)
     if isinstance(email, Rejected):
         return email
-    user_id = await ctx.store.users.create(username=wish.username, email=email)
+    user_id = await ctx.store.users.create(username=request.username, email=email)
     if not isinstance(user_id, UUID):
         return Rejected(user_id)
-    accounts = await ctx.store.ledger.open_accounts(user_id, wish.currencies)
+    accounts = await ctx.store.ledger.open_accounts(user_id, request.currencies)
     if not isinstance(accounts, dict):
         return Rejected(accounts)
     return UserCreated(user_id=user_id, accounts=accounts)

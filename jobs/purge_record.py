@@ -28,9 +28,9 @@ class RecordPurged(Result):
     kept_for=timedelta(days=30),
     schedules=[Schedule("purge_record", Cron("17 * * * *"), PurgeRecord())],
 )
-async def purge_record(ctx: Context, wish: PurgeRecord) -> RecordPurged:
-    """Delete final jobs whose kind declares `kept_for` and that are older; others stay for ever."""
-    del wish
+async def purge_record(ctx: Context, request: PurgeRecord) -> RecordPurged:
+    """Delete final jobs whose kind declares `kept_for` and that are older; others stay forever."""
+    del request
     kept_for = {
         kind: one.policy.kept_for
         for kind, one in registry().items()

@@ -113,7 +113,7 @@ class Reports:
         """Sum up one account over one period; None when there is no such account.
 
         Raises:
-            BooksError: the entries and the running balance tell two stories.
+            BooksError: the entries and the running balance contradict each other.
         """
         found = (await self._session.execute(FIND_ACCOUNT, {"account": account})).one_or_none()
         if found is None:
@@ -225,7 +225,7 @@ class Reports:
             currency: only this one.
 
         Raises:
-            BooksError: the world's entries tell other deposits and withdrawals, or miss one.
+            BooksError: the world account's entries sum up to other amounts, or one is missing.
         """
         query = {
             "bounds": list(midnights),
@@ -293,7 +293,7 @@ class Reports:
         connection = await self._session.connection()
         driver: Any = (await connection.get_raw_connection()).driver_connection
         # SQLAlchemy opens the transaction with its first statement. Without one, COPY would read
-        # outside the snapshot and nothing would tell.
+        # outside the snapshot and nothing would show it.
         if not driver.is_in_transaction():
             raise AssertionError("take_snapshot comes before everything else")
         await driver.copy_from_query(
