@@ -37,7 +37,7 @@ bench: $(STAMP) ## measure throughput and latency on this machine
 ON_ALL_CORES := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 ##@ Check it
-.PHONY: test test-fast check check-rest format lint types imports lock-check generated chaos mutants image-check
+.PHONY: test test-fast check check-rest format lint types imports lock-check generated chaos mutants without-bank image-check
 test: $(STAMP) ## run the tests, on all cores
 	@$(PY) -m pytest $(ON_ALL_CORES) $(ARGS)
 
@@ -79,6 +79,9 @@ chaos: $(STAMP) ## 10,000 transfers while workers and servers are killed, then t
 
 mutants: $(STAMP) ## plant 15 bugs, one at a time: does a test see each?
 	@$(PY) -m tests.mutations $(ARGS)
+
+without-bank: $(STAMP) ## delete the bank from a copy: do the machine's tests pass there?
+	@$(PY) .ci/without-bank $(ON_ALL_CORES) $(ARGS)
 
 image-check: $(STAMP) ## build the container image, run it, and check what it promises
 	@deploy/image-check $(ARGS)

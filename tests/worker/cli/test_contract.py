@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from typer.testing import CliRunner
 
 from jobs import Payload, Result, job, registry
+from tests.letters import SEND_CARD
 from worker.__main__ import app
 from worker.cli.contract import command
 from worker.cli.contract.command import ROOT, generated_files
@@ -79,9 +80,10 @@ def test_a_payload_without_a_valid_example_says_what_to_do():
 
 
 def test_the_page_says_what_is_personal():
-    page = jobs_page(registry(), contract_of(registry()))
+    jobs = {"send_card": SEND_CARD}
+    page = jobs_page(jobs, contract_of(jobs))
 
-    assert "| `email` | string, 3 to 254 | personal: never in a log |" in page
+    assert "| `name` | string, 0 to 40 | personal: never in a log |" in page
 
 
 def test_check_fails_when_a_file_is_stale_and_writing_mends_it(tmp_path, monkeypatch):
