@@ -54,7 +54,7 @@ _FENCE = """        won = await record.finish(
             delivery.job,
             outcome.state,
             outcome.result,
-            purgeable=policy.kept_for is not None,
+            purgeable=job.policy.kept_for is not None,
         )
 """
 _COMMIT = """    window.open()
@@ -68,11 +68,11 @@ _HANDLE = """            answer = await self._call_handler(job, payload, deliver
 _OWN_USE = """\
         async with JobTransaction(self._engine, job.policy.timeout) as transaction:
             session = transaction.session
-            if delivery.try"""
+            window.entered"""
 _KEPT_USE = """\
         async with _kept(self, delivery) as transaction:
             session = transaction.session
-            if delivery.try"""
+            window.entered"""
 _KEPT = """from contextlib import asynccontextmanager
 
 
