@@ -65,6 +65,9 @@ OUTAGE_DELAY_S: Final = (1.0, 5.0)
 CONFLICT_DELAY_BASE_S: Final = 1.0
 CONFLICT_DELAY_GROWTH: Final = 1.25
 CONFLICT_DELAY_MAX_S: Final = 30.0
+RESOURCES_DELAY_S: Final = (30.0, 60.0)
+"""A full disk or too little memory is not mended within seconds, and every try makes it worse."""
+RESOURCES_CLASSES: Final = ("53", "58")
 BLOCKED_DELAY_PART: Final = 0.1
 """A blocked job waits this part of the time it has been blocked, within the two bounds."""
 BLOCKED_DELAY_MIN_S: Final = 1.0
@@ -173,7 +176,7 @@ def decide(
         case Cause.ENVIRONMENT | Cause.NEWER_WORKER if not _is_blocked_too_long(standing):
             by = NEWER_WORKER if cause is Cause.NEWER_WORKER else f"environment:{sqlstate}"
             blocked = replace(standing, blocked_by=by)
-            return Decision("blocked", blocked, _blocked_delay(standing.blocked_s, jitter))
+            return Decision("blocked", blocked, _blocked_delay(sqlstate, standing, jitter))
         case Cause.HOPELESS | Cause.NEWER_WORKER:
             return Decision("mark_dead", _spent(standing))
         case Cause.OWN:
@@ -204,8 +207,10 @@ def _conflict_delay(conflicts: int, jitter: float) -> timedelta:
     return timedelta(seconds=full_s / 2 + jitter * full_s / 2)
 
 
-def _blocked_delay(blocked_s: float, jitter: float) -> timedelta:
-    grown_s = BLOCKED_DELAY_PART * blocked_s * (1 + jitter / 4)
+def _blocked_delay(sqlstate: str | None, standing: Standing, jitter: float) -> timedelta:
+    if sqlstate is not None and sqlstate.startswith(RESOURCES_CLASSES):
+        return _between(RESOURCES_DELAY_S, jitter)
+    grown_s = BLOCKED_DELAY_PART * standing.blocked_s * (1 + jitter / 4)
     return timedelta(seconds=min(BLOCKED_DELAY_MAX_S, max(BLOCKED_DELAY_MIN_S, grown_s)))
 
 

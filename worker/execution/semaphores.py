@@ -2,7 +2,8 @@
 
 A row lock would make them wait as well, but each with a connection and an open transaction. Two at
 a time per key are best: one holds the lock, the statement of the next waits for it in PostgreSQL.
-They save work and guarantee nothing: correctness is the database's alone.
+They save work and guarantee nothing: correctness is the database's alone. Whoever waits gives its
+slot away, so that one key that is held for long holds up nobody else.
 """
 
 import asyncio
@@ -12,9 +13,11 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from worker.loop.slots import Slot
+
 HOLDERS_PER_KEY_MAX: Final = 2
 WAIT_MAX_S: Final = 10.0
-"""A job that has waited this long goes ahead anyway: a semaphore must never stop it."""
+"""A job that has waited this long goes back to the queue: others may be behind it there."""
 
 
 class KeyedSemaphores:
@@ -29,9 +32,14 @@ class KeyedSemaphores:
         """Return how many keys are held or waited for."""
         return len(self._holders | self._waiting)
 
-    def hold(self, keys: "Iterable[str]") -> "Hold":
-        """Return a context manager that holds the semaphore of each key for its block."""
-        return Hold(self, keys)
+    def hold(self, keys: "Iterable[str]", slot: "Slot | None" = None) -> "Hold":
+        """Return a context manager that holds the semaphore of each key for its block.
+
+        Args:
+            keys: what the job contends for.
+            slot: the job's, to be given away while it waits; None where it has none to give.
+        """
+        return Hold(self, keys, slot)
 
     def try_acquire(self, key: str) -> bool:
         """Acquire a key's semaphore if that needs no wait."""
@@ -85,32 +93,51 @@ class KeyedSemaphores:
 class Hold:
     """Several semaphores, held for as long as a block runs."""
 
-    __slots__ = ("_held", "_semaphores", "_wanted")
+    __slots__ = ("_held", "_semaphores", "_slot", "_wanted")
 
-    def __init__(self, semaphores: KeyedSemaphores, keys: "Iterable[str]") -> None:
+    def __init__(
+        self, semaphores: KeyedSemaphores, keys: "Iterable[str]", slot: "Slot | None"
+    ) -> None:
         self._semaphores = semaphores
+        self._slot = slot
         # In order of keys, so that two jobs with keys in common cannot wait for each other.
         self._wanted = sorted(set(keys), reverse=True)
         self._held: list[str] = []
 
-    async def __aenter__(self) -> None:
-        """Wait for all keys, at most `WAIT_MAX_S`."""
+    async def __aenter__(self) -> bool:
+        """Take all keys, waiting without a slot at most `WAIT_MAX_S`.
+
+        Returns:
+            False when it is not this job's turn: it has waited too long, or may not wait at all
+            because too many do. Then it holds no key, and goes back to the queue.
+        """
         try:
             while self._wanted:
                 if not self._semaphores.try_acquire(self._wanted[-1]):
-                    async with asyncio.timeout(WAIT_MAX_S):
-                        await self._wait_for_all()
-                    return
+                    return await self._take_turn()
                 self._held.append(self._wanted.pop())
-        except TimeoutError:
-            pass
         except BaseException:
             self._release()
             raise
+        return True
 
     async def __aexit__(self, *_: object) -> None:
         """Release them to the next in line."""
         self._release()
+
+    async def _take_turn(self) -> bool:
+        if self._slot is not None and not self._slot.park():
+            self._release()
+            return False
+        try:
+            async with asyncio.timeout(WAIT_MAX_S):
+                await self._wait_for_all()
+        except TimeoutError:
+            self._release()
+            return False
+        if self._slot is not None:
+            await self._slot.resume()
+        return True
 
     async def _wait_for_all(self) -> None:
         while self._wanted:

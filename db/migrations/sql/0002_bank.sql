@@ -83,7 +83,7 @@ CREATE TRIGGER accounts_keep_exponent BEFORE INSERT OR UPDATE OF exponent ON acc
 CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   RAISE EXCEPTION '% is append-only: correct a transfer by reversing it', tg_table_name
-    USING ERRCODE = '42501';
+    USING ERRCODE = '23514';  -- an alarm, like a broken constraint: never tried again
 END $$;
 
 CREATE TRIGGER transfers_append_only BEFORE UPDATE OR DELETE ON transfers

@@ -104,6 +104,14 @@ def test_a_blocked_job_waits_for_a_day_before_it_spends_an_attempt(chance):
     assert decide(Cause.NEWER_WORKER, None, after, Policy(), jitter=chance).is_dead
 
 
+@given(jitter, st.sampled_from(["53100", "53200", "58030"]), st.floats(0, 80_000))
+def test_a_full_disk_is_given_half_a_minute_at_least(chance, sqlstate, blocked_s):
+    standing = Standing(blocked_by=f"environment:{sqlstate}", blocked_s=blocked_s)
+    delay = decide(Cause.ENVIRONMENT, sqlstate, standing, Policy(), jitter=chance).delay
+
+    assert 30 <= delay.total_seconds() <= 60
+
+
 @given(causes, st.integers(0, 60), st.floats(0, 10**6), jitter)
 def test_an_outage_changes_nothing_and_every_delay_is_bounded(cause, conflicts, blocked_s, chance):
     standing = Standing(

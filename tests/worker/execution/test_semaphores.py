@@ -97,9 +97,68 @@ async def test_a_key_that_is_never_released_is_not_waited_for_forever(monkeypatc
     monkeypatch.setattr(semaphores, "WAIT_MAX_S", 0.01)
     keyed = KeyedSemaphores(1)
 
-    async with keyed.hold(["hot"]), asyncio.timeout(5), keyed.hold(["hot"]):
-        pass
+    async with keyed.hold(["hot"]), asyncio.timeout(5), keyed.hold(["cold", "hot"]) as is_its_turn:
+        assert not is_its_turn
+        async with keyed.hold(["cold"]) as is_anothers_turn:
+            assert is_anothers_turn
 
+    assert len(keyed) == 0
+
+
+class RecordingSlot:
+    """A slot that writes down what a waiting job does with it."""
+
+    def __init__(self, *, may_park=True):
+        self.may_park = may_park
+        self.steps = []
+
+    def park(self):
+        self.steps.append("park")
+        return self.may_park
+
+    async def resume(self):
+        self.steps.append("resume")
+
+
+async def test_whoever_waits_gives_its_slot_away_until_its_turn_comes():
+    keyed, slot, release = KeyedSemaphores(1), RecordingSlot(), asyncio.Event()
+
+    async def holder():
+        async with keyed.hold(["hot"]):
+            await release.wait()
+
+    async def waiter():
+        async with keyed.hold(["hot"], slot) as is_its_turn:
+            assert is_its_turn
+            assert slot.steps == ["park", "resume"]
+
+    tasks = [asyncio.ensure_future(holder())]
+    await settle()
+    tasks.append(asyncio.ensure_future(waiter()))
+    await settle()
+    assert slot.steps == ["park"]
+    release.set()
+    async with asyncio.timeout(5):
+        await asyncio.gather(*tasks)
+    assert len(keyed) == 0
+
+
+async def test_who_need_not_wait_keeps_its_slot():
+    slot = RecordingSlot()
+
+    async with KeyedSemaphores(1).hold(["free"], slot) as is_its_turn:
+        assert is_its_turn
+
+    assert slot.steps == []
+
+
+async def test_where_too_many_wait_already_it_is_nobodys_turn():
+    keyed, slot = KeyedSemaphores(1), RecordingSlot(may_park=False)
+
+    async with keyed.hold(["hot"]), keyed.hold(["cold", "hot"], slot) as is_its_turn:
+        assert not is_its_turn
+
+    assert slot.steps == ["park"]
     assert len(keyed) == 0
 
 
