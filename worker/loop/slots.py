@@ -122,6 +122,8 @@ class Slots:
             return
         claim.in_slot = False
         self._worker.job_counter -= 1
+        if self._suspects:
+            self._others_left.set()
         if self._resuming and self._grant_next():
             return
         if self._backlog:
@@ -175,7 +177,14 @@ class Slots:
 
     def _is_alone(self, claim: "Claim") -> bool:
         first = next(iter(self._suspects.values()))
-        return first is claim and len(self._claims.held) == len(self._suspects)
+        if first is not claim:
+            return False
+        # While Redis is away the ends of others may wait for it, however long, and run no more.
+        return all(
+            other.recording and not claim.in_redis
+            for job_id, other in self._claims.held.items()
+            if job_id not in self._suspects
+        )
 
     # Waiting without a slot
 

@@ -322,6 +322,22 @@ async def test_a_job_under_which_a_process_died_runs_alone(settings, sessions, v
     assert [some for some in post.together if suspect in some] == [frozenset({suspect})]
 
 
+async def test_a_suspect_does_not_wait_for_ends_that_redis_does_not_take(
+    settings, sessions, valkey, post
+):
+    post.open.clear()
+    async with running(settings) as emitted:
+        ended = await accept(sessions)
+        await until(lambda: post.begun)
+        await asyncio.to_thread(valkey.kill)
+        await wait_for_event(emitted, "redis.lost")
+        post.open.set()
+        await finished(sessions, [ended])
+        suspect = await accept(sessions, a_letter(1, "1 High Street"))
+        await set_row(sessions, suspect, "crashes = 1")
+        await finished(sessions, [suspect])
+
+
 async def test_one_that_does_not_end_cannot_keep_a_suspect_waiting_for_others_to_run(
     settings, sessions, valkey, post, monkeypatch
 ):

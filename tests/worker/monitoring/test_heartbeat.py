@@ -1,10 +1,12 @@
 """Every process has a fresh row in `workers`, and finds out whether its servers answer."""
 
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
 from redis.asyncio import from_url
 from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError
 
 from db.engine import create_engine, create_sessions
 from db.workers import Workers
@@ -209,6 +211,59 @@ async def test_a_postgresql_that_answers_and_serves_no_job_makes_it_unready_by_n
         await owner.dispose()
 
     assert state.reasons_unready() == [f"postgresql {trouble}"]
+
+
+async def test_connections_made_while_postgresql_was_read_only_do_not_outlive_that(
+    new_database_url, state, redis_state
+):
+    name = make_url(new_database_url).database
+    engine = create_engine(new_database_url, pool_size=3, application_name="teller-tests")
+    heartbeat = heart(create_sessions(engine), state, redis_state)
+
+    async def set_read_only(value):
+        owner = create_engine(new_database_url, pool_size=1, application_name="owner")
+        async with owner.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await connection.execute(text("SET default_transaction_read_only = off"))
+            await connection.execute(
+                text(f'ALTER DATABASE "{name}" SET default_transaction_read_only = {value}')
+            )
+            if value == "on":
+                others = "datname = :name AND pid <> pg_backend_pid()"
+                await connection.execute(
+                    text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"),
+                    {"name": name},
+                )
+        await owner.dispose()
+
+    try:
+        await heartbeat.step()
+        await set_read_only("on")
+        # Every connection of the pool is a new one, and knows PostgreSQL as read-only.
+        sessions = [create_sessions(engine)() for _ in range(3)]
+        for session in sessions:
+            with suppress(Exception):
+                await session.execute(text("SELECT 1"))
+        for session in sessions:
+            await session.close()
+        for _ in range(2):
+            with pytest.raises(DBAPIError):
+                await heartbeat.step()
+        assert state.reasons_unready() == ["postgresql read_only"]
+
+        await set_read_only("off")
+        beats = 0
+        while state.reasons_unready():
+            beats += 1
+            with suppress(DBAPIError):
+                await heartbeat.step()
+        assert beats <= BEATS_MAX
+    finally:
+        await engine.dispose()
+
+
+BEATS_MAX = 4
+"""One connection of the pool is found out with each beat, and a beat comes every few seconds."""
 
 
 async def test_redis_says_itself_what_is_wrong(redis_url, tmp_path):
