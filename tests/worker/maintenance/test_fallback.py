@@ -365,8 +365,15 @@ async def test_a_job_that_another_worker_still_runs_when_redis_is_back_waits_for
     async with running(settings, workers.append) as emitted:
         await asyncio.to_thread(valkey.kill)
         await wait_for_event(emitted, "redis.lost")
-        job_id = await accept(sessions)
-        await set_row(sessions, job_id, "leased_by = 'another', run_at = now() + interval '1 hour'")
+        async with sessions() as session, session.begin():
+            job_id = await session.scalar(
+                text(
+                    "INSERT INTO jobs (kind, payload, leased_by, run_at) "
+                    "VALUES ('send_letter', CAST(:payload AS jsonb), 'another', "
+                    "now() + interval '1 hour') RETURNING id"
+                ),
+                {"payload": a_letter().model_dump_json()},
+            )
         await asyncio.to_thread(valkey.start)
         await wait_for_event(emitted, "redis.back")
         sent = queued_job(str(job_id), "send_letter", a_letter().model_dump_json(), None)
