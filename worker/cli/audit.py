@@ -5,7 +5,6 @@ import sys
 from dataclasses import asdict
 from typing import Annotated
 
-import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +13,7 @@ from db.audit import Report
 from db.store import Store
 from worker.cli._connections import open_connections
 from worker.cli._options import command_line
+from worker.cli._tables import json_text, lines_cell
 
 app = command_line()
 
@@ -30,7 +30,7 @@ def run(as_json: Json = False) -> None:  # noqa: FBT002 - a flag of the command 
     """
     report = asyncio.run(_audit())
     if as_json:
-        sys.stdout.write(orjson.dumps(asdict(report), option=orjson.OPT_INDENT_2).decode() + "\n")
+        sys.stdout.write(json_text(asdict(report), indented=True) + "\n")
     else:
         show(report, Console())
     raise typer.Exit(DIFFERENCE_FOUND if report.differences else 0)
@@ -51,7 +51,12 @@ def show(report: Report, console: Console) -> None:
     table = Table("rule", "what must hold", "differences", "first of them")
     for finding in report.findings:
         style = "red" if finding.differences else ""
-        ids = "\n".join(finding.ids)
-        table.add_row(finding.name, finding.meaning, f"{finding.differences:,}", ids, style=style)
+        table.add_row(
+            finding.name,
+            finding.meaning,
+            f"{finding.differences:,}",
+            lines_cell(finding.ids),
+            style=style,
+        )
     console.print(table)
     console.print(f"difference: {report.differences:,}")

@@ -19,6 +19,7 @@ from jobs._payload import validation_message
 from worker.app import open_services
 from worker.cli._connections import open_connections
 from worker.cli._options import UsageError, command_line
+from worker.errors import tell
 from worker.execution.delivery import Delivery, with_payload
 from worker.execution.executor import Executor
 from worker.execution.outcome import Finished, Later
@@ -120,7 +121,7 @@ async def _run(executor: Executor, delivery: Delivery) -> str | None:
                 return str(result["url"])
             case Finished(state, result):
                 code, message = result.get("code", state), result.get("message", "")
-                sys.stderr.write(f"{code}: {message}\n")
+                tell(f"{code}: {message}")
                 return None
             case Later(delay):
                 await asyncio.sleep(delay.total_seconds())

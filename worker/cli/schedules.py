@@ -12,6 +12,7 @@ from db.schedules import Made, Schedules, Summary
 from jobs import Job, Schedule, registry
 from worker.cli._connections import open_connections
 from worker.cli._options import UsageError, command_line
+from worker.cli._tables import add_row, cell
 from worker.maintenance.cron import checked_schedules, upcoming
 from worker.maintenance.relay import SWEEP_PAUSE_S
 
@@ -43,7 +44,7 @@ def schedules(name: Name = None, count: Count = PREVIEW) -> None:
             f"relay sweep: every {SWEEP_PAUSE_S:g} s, by every worker, beside the timetable"
         )
         for gone in sorted(set(summaries) - {schedule.name for _, schedule in declared}):
-            console.print(f"{gone}: no job here declares it any more")
+            console.print(cell(f"{gone}: no job here declares it any more"))
 
 
 async def _past(
@@ -60,7 +61,8 @@ def _timetable(declared: list[tuple[Job, Schedule]], summaries: dict[str, Summar
     for job, schedule in declared:
         summary = summaries.get(schedule.name)
         window = f", {_in_words(schedule.window)} back" if schedule.window is not None else ""
-        table.add_row(
+        add_row(
+            table,
             schedule.name,
             job.kind,
             str(schedule.when),
@@ -77,7 +79,8 @@ def _past_runs(made: dict[str, list[Made]]) -> Table:
     for one in runs:
         late_s = (one.created_at - one.fire_at).total_seconds()
         style = {"dead": "red", "queued": "yellow"}.get(one.state, "")
-        table.add_row(
+        add_row(
+            table,
             _utc(one.fire_at),
             one.schedule,
             f"{late_s:,.1f} s",

@@ -3,14 +3,15 @@
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
 import typer
 from pydantic_core import from_json
 
 from jobs import Cancel, Client, ClientError, JobDeadError, Rejected, Result, parse_payload
 from worker.cli._connections import open_connections
 from worker.cli._options import UsageError, standard_input
+from worker.cli._tables import json_text
 from worker.cli.enqueue.lines import STDIN
+from worker.errors import tell
 
 if TYPE_CHECKING:
     from jobs import Payload
@@ -52,7 +53,7 @@ async def enqueue_one(
                 typer.echo(f"{job.id}{'  (was there already)' if job.duplicate else ''}")
                 return _print_answer(await job.result(WAIT_MAX_S)) if wait else DONE
         except JobDeadError as error:
-            typer.echo(str(error), err=True)
+            tell(str(error))
             return NOT_DONE
         except ClientError as error:
             raise UsageError(str(error)) from error
@@ -68,5 +69,5 @@ def _print_answer(answer: object) -> int:
             shown = answer.model_dump(mode="json")
         case _:
             shown = answer
-    typer.echo(orjson.dumps(shown).decode())
+    typer.echo(json_text(shown))
     return NOT_DONE if isinstance(answer, Rejected | Cancel) else DONE

@@ -19,10 +19,10 @@ from jobs._services import open_dry_services
 from jobs._wire import job_id_of
 from worker.cli._connections import Connections, open_connections
 from worker.cli._options import UsageError, command_line, confirm, parse_since
+from worker.cli._tables import json_text
 from worker.cli.jobs.cancel import Canceller
 from worker.cli.jobs.retry import Replayer
 from worker.cli.jobs.tables import (
-    as_json,
     cursor_of,
     list_as_json,
     read_cursor,
@@ -150,7 +150,7 @@ async def _show(name: str, *, payload: bool, json: bool) -> int:
     async with open_connections("jobs") as opened:
         (job,) = await _find(opened, [name])
     if json:
-        typer.echo(as_json(whole_as_dict(job, payload=payload), indented=True))
+        typer.echo(json_text(whole_as_dict(job, payload=payload), indented=True))
     else:
         show_whole(job, _console(), payload=payload)
     return 0
@@ -186,7 +186,7 @@ async def _dry_run(names: list[str] | None, which: Filter) -> int:
                 raise UsageError(f"job {job.id} is {job.state}: it has taken effect already")
             seen = await dry_run(opened.sessions, job, open_store=Store, services=services)
             all_good = all_good and seen.is_good
-            typer.echo(f"{job.id} would be {seen.outcome}: {as_json(seen.detail)}")
+            typer.echo(f"{job.id} would be {seen.outcome}: {json_text(seen.detail)}")
     return 0 if all_good else NOT_DONE
 
 

@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-import orjson
 from rich.table import Column, Table
 
 from db.operations import REPLAYED, Line, Position, Whole
+from worker.cli._tables import add_row, cell, json_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,15 +19,9 @@ ID_CHARACTERS: Final = 36
 STYLES: Final = {"dead": "red", "queued": "cyan", "rejected": "yellow"}
 
 
-def as_json(value: object, *, indented: bool = False) -> str:
-    """Return JSON: on one line for programs, indented for people."""
-    option = orjson.OPT_INDENT_2 if indented else 0
-    return orjson.dumps(value, default=str, option=option).decode()
-
-
 def list_as_json(lines: "Sequence[Line]") -> str:
     """Return jobs as JSON, one per line."""
-    return "\n".join(as_json(asdict(line)) for line in lines)
+    return "\n".join(json_text(asdict(line)) for line in lines)
 
 
 def show_list(lines: "Sequence[Line]", console: "Console") -> None:
@@ -40,7 +34,8 @@ def show_list(lines: "Sequence[Line]", console: "Console") -> None:
     )
     for line in lines:
         error = " ".join(part for part in (line.error, line.sqlstate) if part)
-        table.add_row(
+        add_row(
+            table,
             str(line.id),
             line.kind,
             line.state,
@@ -65,7 +60,7 @@ def show_whole(job: Whole, console: "Console", *, payload: bool) -> None:
     """Print everything about one job."""
     facts = Table(show_header=False, box=None)
     for name, value in _facts(job, payload=payload):
-        facts.add_row(f"[bold]{name}[/]", value)
+        facts.add_row(f"[bold]{name}[/]", cell(value))
     console.print(facts)
     if job.errors:
         console.print(_history(job))
@@ -85,19 +80,20 @@ def _facts(job: Whole, *, payload: bool) -> list[tuple[str, str]]:
         ("sent to Redis", _time(job.dispatched_at)),
         ("ended", _time(job.finished_at)),
         ("trace", job.traceparent or ""),
-        ("payload", orjson.dumps(job.payload).decode() if payload else hidden),
-        ("result", orjson.dumps(job.result).decode() if payload else hidden),
+        ("payload", json_text(job.payload) if payload else hidden),
+        ("result", json_text(job.result) if payload else hidden),
     ]
 
 
 def _history(job: Whole) -> Table:
     table = Table("at", "try", "error", "SQLSTATE", "message")
     for entry in job.errors:
-        table.add_row(
+        add_row(
+            table,
             str(entry.get("at")),
             str(entry.get("try")),
             str(entry.get("error")),
-            entry.get("sqlstate") or "",
+            str(entry.get("sqlstate") or ""),
             str(entry.get("message")),
             style="green" if entry.get("error") == REPLAYED else "",
         )
