@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -108,7 +109,7 @@ async def test_a_key_that_is_never_released_is_not_waited_for_forever(monkeypatc
 class RecordingSlot:
     """A slot that writes down what a waiting job does with it."""
 
-    def __init__(self, *, may_park=True):
+    def __init__(self, *, may_park: bool = True):
         self.may_park = may_park
         self.steps = []
 
@@ -121,7 +122,8 @@ class RecordingSlot:
 
 
 async def test_whoever_waits_gives_its_slot_away_until_its_turn_comes():
-    keyed, slot, release = KeyedSemaphores(1), RecordingSlot(), asyncio.Event()
+    keyed, release = KeyedSemaphores(1), asyncio.Event()
+    slot: Any = RecordingSlot()
 
     async def holder():
         async with keyed.hold(["hot"]):
@@ -144,7 +146,7 @@ async def test_whoever_waits_gives_its_slot_away_until_its_turn_comes():
 
 
 async def test_who_need_not_wait_keeps_its_slot():
-    slot = RecordingSlot()
+    slot: Any = RecordingSlot()
 
     async with KeyedSemaphores(1).hold(["free"], slot) as is_its_turn:
         assert is_its_turn
@@ -153,7 +155,8 @@ async def test_who_need_not_wait_keeps_its_slot():
 
 
 async def test_where_too_many_wait_already_it_is_nobodys_turn():
-    keyed, slot = KeyedSemaphores(1), RecordingSlot(may_park=False)
+    keyed = KeyedSemaphores(1)
+    slot: Any = RecordingSlot(may_park=False)
 
     async with keyed.hold(["hot"]), keyed.hold(["cold", "hot"], slot) as is_its_turn:
         assert not is_its_turn
