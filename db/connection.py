@@ -7,11 +7,14 @@ are judged before they are sent (`db.statements`).
 
 import re
 import socket
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
-from db.statements import Leaves, judge
+from db.statements import CLEAN, Leaves, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
 
 BEGIN_TIMEOUT_S: Final = 5.0
 CONCLUDE_TIMEOUT_S: Final = 10.0
@@ -57,11 +60,13 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
     """asyncpg's connection, as the pool of `db.engine` holds it."""
 
     __slots__ = (
+        "_concluding",
         "_is_doomed",
         "_leaves",
         "_limits",
-        "_patience_s",
         "_search_path",
+        "_settings",
+        "_usual",
         "is_owned",
         "is_silent",
         "is_watched",
@@ -69,8 +74,11 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
 
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - asyncpg's
         super().__init__(*args, **options)
+        self._settings: Any = self.get_settings()
         self._search_path = self._search_path_now()
-        self._patience_s: float | None = self._config.command_timeout  # type: ignore[has-type]
+        # Both are switched to for every job, so they are made once.
+        self._usual: Any = self._config  # type: ignore[has-type]
+        self._concluding: Any = self._usual._replace(command_timeout=CONCLUDE_TIMEOUT_S)
         self._limits = ""
         self._leaves = Leaves.NOTHING
         self._is_doomed = False
@@ -98,14 +106,14 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
 
     def wait_for_answers(self, patience_s: float | None) -> None:
         """Give a statement up when it is not answered for so long; None: never."""
-        self._config = self._config._replace(command_timeout=patience_s)  # type: ignore[misc, has-type]
+        if patience_s != self._config.command_timeout:  # type: ignore[has-type]
+            self._config = self._usual._replace(command_timeout=patience_s)  # type: ignore[misc]
 
     def retire(self) -> None:
         """Return to how the pool gives connections out."""
         self.is_watched = self.is_owned = False
         self._limits = ""
-        if self._config.command_timeout != self._patience_s:
-            self.wait_for_answers(self._patience_s)
+        self._config = self._usual
 
     def judge(self, sql: str) -> None:
         """Note what a job's statement may leave on the session; to be called before it is sent.
@@ -126,44 +134,49 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
         A session that can only read is as good as closed: where the server was read-only for a
         while, or has become a primary meanwhile, only a new one is sure to write.
         """
-        if self._is_doomed or self._leaves is not Leaves.NOTHING:
-            return True
-        if self._listeners or self._log_listeners or self._query_loggers:
-            return True
-        settings: Any = self.get_settings()
-        return (
-            getattr(settings, "default_transaction_read_only", "off") == "on"
-            or getattr(settings, "in_hot_standby", "off") == "on"
+        return bool(
+            self._is_doomed
+            or self._leaves
+            or self._listeners
+            or self._log_listeners
+            or self._query_loggers
+            or getattr(self._settings, "default_transaction_read_only", "off") == "on"
+            or getattr(self._settings, "in_hot_standby", "off") == "on"
         )
 
     def _search_path_now(self) -> str | None:
         """Return what the server has reported of itself; before PostgreSQL 18, None."""
-        return getattr(self.get_settings(), "search_path", None)
+        return getattr(self._settings, "search_path", None)
 
     # A job's own transaction.
 
-    async def begin(self) -> None:
+    def begin(self) -> "Awaitable[object]":
         """Begin a job's transaction, under the limits of `serve`."""
-        await super().execute("BEGIN" + self._limits, timeout=BEGIN_TIMEOUT_S)
         self.is_owned = True
+        return self._send("BEGIN" + self._limits, BEGIN_TIMEOUT_S)
 
-    async def restart(self) -> None:
+    def restart(self) -> "Awaitable[object]":
         """Roll back a job's transaction, and begin its next one; one message."""
-        await super().execute("ROLLBACK; BEGIN" + self._limits, timeout=CONCLUDE_TIMEOUT_S)
+        return self._send("ROLLBACK; BEGIN" + self._limits, CONCLUDE_TIMEOUT_S)
 
-    async def conclude(self) -> None:
-        """Make ready for the worker's own statements, which end the job; mostly nothing to send.
+    def conclude(self) -> bool:
+        """Be patient no longer than the worker's own statements need, which end the job.
 
-        They are short, whatever the job's limit, and not for the role and search_path that a
-        handler may have chosen for itself.
+        Returns:
+            Whether `take_own_names` must come first.
         """
-        self.wait_for_answers(CONCLUDE_TIMEOUT_S)
-        if self._leaves >= Leaves.NAMES or self._search_path_now() != self._search_path:
-            await super().execute(OWN_NAMES, timeout=CONCLUDE_TIMEOUT_S)
+        self._config = self._concluding
+        return self._leaves >= Leaves.NAMES or self._search_path_now() != self._search_path
 
-    async def commit(self) -> None:
+    def take_own_names(self) -> "Awaitable[object]":
+        """Leave the role and search_path that a handler has chosen for itself."""
+        return self._send(OWN_NAMES, CONCLUDE_TIMEOUT_S)
+
+    def commit(self) -> "Awaitable[object]":
         """Commit, and reset the session if need be."""
-        await self._end("COMMIT", COMMIT_TIMEOUT_S)
+        if self._leaves:
+            return self._end("COMMIT", COMMIT_TIMEOUT_S)
+        return self._send("COMMIT", COMMIT_TIMEOUT_S)
 
     async def roll_back(self) -> None:
         """Roll back, and reset the session if need be; without an answer, terminate it.
@@ -182,9 +195,13 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
 
     async def _end(self, command: str, timeout_s: float) -> None:
         reset = RESET if self._leaves in {Leaves.STATE, Leaves.NAMES} else ""
-        await super().execute(command + reset, timeout=timeout_s)
+        await self._send(command + reset, timeout_s)
         if reset:
             self._leaves = Leaves.NOTHING
+
+    def _send(self, command: str, timeout_s: float) -> "Awaitable[object]":
+        sent: Awaitable[object] = super().execute(command, timeout=timeout_s)
+        return sent
 
     # Everybody's statements.
 
@@ -200,7 +217,7 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
 
     async def _control(self, control: re.Match[str]) -> Any:  # noqa: ANN401
         if begin := control["begin"]:
-            return await super().execute(begin + self._limits, timeout=BEGIN_TIMEOUT_S)
+            return await self._send(begin + self._limits, BEGIN_TIMEOUT_S)
         if control["commit"]:
             await self.commit()
             return "COMMIT"
@@ -209,7 +226,7 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
 
     def _get_statement(self, query: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401
         """What prepares every statement that has arguments or rows."""
-        if self.is_watched:
+        if self.is_watched and query not in CLEAN:
             self.judge(query)
         return super()._get_statement(query, *args, **options)
 

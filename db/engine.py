@@ -24,8 +24,8 @@ from db.errors import sqlstate_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sqlalchemy import URL, Connection
-    from sqlalchemy.engine import ExceptionContext
+    from sqlalchemy import URL
+    from sqlalchemy.engine import ExceptionContext, ExecutionContext
     from sqlalchemy.pool import PoolResetState
 
 DRIVER: Final = "postgresql+asyncpg"
@@ -96,7 +96,8 @@ def create_engine(url: str, *, pool_size: int, application_name: str) -> AsyncEn
     event.listen(engine.sync_engine, "checkout", _replace_if_closed)
     event.listen(engine.sync_engine, "reset", _end_own_transaction)
     event.listen(engine.sync_engine, "checkin", _close_if_unfit)
-    event.listen(engine.sync_engine, "before_cursor_execute", _judge)
+    for how in ("do_execute", "do_executemany", "do_execute_no_params"):
+        event.listen(engine.sync_engine, how, _judge)
     event.listen(engine.sync_engine, "handle_error", _doom_if_read_only)
     return engine
 
@@ -146,16 +147,10 @@ def _close_if_unfit(adapter: Any, _record: object) -> None:  # noqa: ANN401
         driver.terminate()
 
 
-def _judge(  # as SQLAlchemy's events are
-    connection: "Connection",
-    _cursor: object,
-    statement: str,
-    _parameters: object,
-    _context: object,
-    _executemany: bool,  # noqa: FBT001
-) -> None:
+def _judge(_cursor: object, statement: str, *rest: Any) -> None:  # noqa: ANN401
     """Judge a job's statement; the driver does not see again what SQLAlchemy has prepared."""
-    driver: Any = connection.connection.driver_connection
+    context: ExecutionContext = rest[-1]
+    driver: Any = context.root_connection.connection.driver_connection
     if driver.is_watched:
         driver.judge(statement)
 

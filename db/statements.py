@@ -30,7 +30,8 @@ class NotYoursError(RuntimeError):
     """A handler tried to begin or end its transaction: all of it belongs to the job, or none."""
 
 
-_CLEAN: Final[set[str]] = set()
+CLEAN: Final[set[str]] = set()
+"""What was given to `clean`."""
 
 _ENDS: Final = frozenset({"COMMIT", "END", "ROLLBACK", "ABORT", "BEGIN", "START"})
 _TRACES: Final = frozenset({"PREPARE", "DEALLOCATE", "DISCARD", "LOAD"})
@@ -67,7 +68,7 @@ def clean(sql: str) -> str:
 
     For statements that run in every job: the session needs no reset after them.
     """
-    _CLEAN.add(sql)
+    CLEAN.add(sql)
     return sql
 
 
@@ -77,7 +78,7 @@ def judge(sql: str) -> Leaves:
     Raises:
         NotYoursError: the text would begin or end the job's transaction.
     """
-    if sql in _CLEAN:
+    if sql in CLEAN:
         return Leaves.NOTHING
     return _judge_remembered(sql) if len(sql) <= TEXT_REMEMBERED_MAX else _judge(sql)
 

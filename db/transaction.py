@@ -93,7 +93,7 @@ def limits_of(limit: timedelta | None) -> str:
     """
     if limit is None:
         return ""
-    needed_ms = int(limit / timedelta(milliseconds=1)) + LIMIT_MARGIN_MS
+    needed_ms = int(limit.total_seconds() * 1000) + LIMIT_MARGIN_MS
     limits = ""
     if needed_ms > session_defaults.STATEMENT_TIMEOUT_MS:
         limits += f"; SET LOCAL statement_timeout = {needed_ms}"
@@ -136,7 +136,8 @@ class JobTransaction:
 
         Then a job that ran out of time may have waited for the server.
         """
-        return self._driver.is_silent
+        driver: DriverConnection | None = getattr(self, "_driver", None)
+        return driver is not None and driver.is_silent
 
     async def __aenter__(self) -> Self:
         """Take a connection, and begin."""
@@ -148,8 +149,9 @@ class JobTransaction:
             # SQLAlchemy must not begin one as well. The pool takes this for a transaction to roll
             # back, so it is set before there may be one, and reset after there is none.
             self._pooled.autocommit = True
-            self._driver.serve(limits_of(self._limit), patience_of(self._limit))
-            await self._driver.begin()
+            driver = self._driver
+            driver.serve(limits_of(self._limit), patience_of(self._limit))
+            await driver.begin()
             self._is_open = True
         except BaseException:
             await self._connection.__aexit__(None, None, None)
@@ -164,7 +166,7 @@ class JobTransaction:
         Raises:
             TransactionEndedError: the block failed, and its transaction was ended within it.
         """
-        was_ended = self._was_ended()
+        was_ended = isinstance(error, Exception) and self._was_ended()
         if error is not None and sqlstate_of(error) == session_defaults.READ_ONLY:
             self._driver.doom()
         try:
@@ -175,7 +177,7 @@ class JobTransaction:
                 await self._connection.__aexit__(None, None, None)
             else:
                 await self._connection.close()
-        if was_ended and isinstance(error, Exception):
+        if was_ended:
             raise TransactionEndedError(ENDED) from error
 
     async def conclude(self) -> None:
@@ -189,7 +191,8 @@ class JobTransaction:
         """
         if self._was_ended():
             raise TransactionEndedError(ENDED)
-        await self._driver.conclude()
+        if self._driver.conclude():
+            await self._driver.take_own_names()
 
     async def restart(self) -> None:
         """Roll back, and begin again.
