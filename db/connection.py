@@ -61,6 +61,7 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
 
     __slots__ = (
         "_concluding",
+        "_has_written",
         "_is_doomed",
         "_leaves",
         "_limits",
@@ -82,6 +83,7 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
         self._limits = ""
         self._leaves = Leaves.NOTHING
         self._is_doomed = False
+        self._has_written = False
         self.is_watched = False
         """Whether a job uses it: its statements are judged."""
         self.is_owned = False
@@ -111,7 +113,7 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
 
     def retire(self) -> None:
         """Return to how the pool gives connections out."""
-        self.is_watched = self.is_owned = False
+        self.is_watched = self.is_owned = self._has_written = False
         self._limits = ""
         self._config = self._usual
 
@@ -140,7 +142,13 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
             or self._listeners
             or self._log_listeners
             or self._query_loggers
-            or getattr(self._settings, "default_transaction_read_only", "off") == "on"
+            or (not self._has_written and self._only_reads())
+        )
+
+    def _only_reads(self) -> bool:
+        """Return what the server has reported of itself."""
+        return (
+            getattr(self._settings, "default_transaction_read_only", "off") == "on"
             or getattr(self._settings, "in_hot_standby", "off") == "on"
         )
 
@@ -166,7 +174,9 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
             Whether `take_own_names` must come first.
         """
         self._config = self._concluding
-        return self._leaves >= Leaves.NAMES or self._search_path_now() != self._search_path
+        return bool(self._leaves) and (
+            self._leaves >= Leaves.NAMES or self._search_path_now() != self._search_path
+        )
 
     def take_own_names(self) -> "Awaitable[object]":
         """Leave the role and search_path that a handler has chosen for itself."""
@@ -174,6 +184,7 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
 
     def commit(self) -> "Awaitable[object]":
         """Commit, and reset the session if need be."""
+        self._has_written = self.is_owned  # the job's outcome, if nothing else
         if self._leaves:
             return self._end("COMMIT", COMMIT_TIMEOUT_S)
         return self._send("COMMIT", COMMIT_TIMEOUT_S)
@@ -224,11 +235,11 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
         await self.roll_back()
         return "ROLLBACK"
 
-    def _get_statement(self, query: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+    def _get_statement(self, query: str, timeout: float | None, **options: Any) -> Any:  # noqa: ANN401
         """What prepares every statement that has arguments or rows."""
         if self.is_watched and query not in CLEAN:
             self.judge(query)
-        return super()._get_statement(query, *args, **options)
+        return super()._get_statement(query, timeout, **options)
 
     def _copy_in(self, copy_stmt: str, *args: Any) -> Any:  # noqa: ANN401
         self._judge_copy(copy_stmt)

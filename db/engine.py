@@ -32,7 +32,7 @@ DRIVER: Final = "postgresql+asyncpg"
 
 # Sent with the connection itself, so they cost no round trip. A lock waits less than a statement,
 # a statement less than a transaction. A job whose timeout is longer moves them for its own
-# transaction: see `db.transaction.limits_of`.
+# transaction: see `db.transaction.terms_of`.
 LOCK_TIMEOUT_MS: Final = 2_000
 STATEMENT_TIMEOUT_MS: Final = 15_000
 IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 15_000
@@ -142,9 +142,10 @@ def _close_if_unfit(adapter: Any, _record: object) -> None:  # noqa: ANN401
     if adapter is None or adapter.driver_connection.is_closed():
         return
     driver: DriverConnection = adapter.driver_connection
-    driver.retire()
     if driver.is_unfit:
         driver.terminate()
+    else:
+        driver.retire()
 
 
 def _judge(_cursor: object, statement: str, *rest: Any) -> None:  # noqa: ANN401

@@ -7,7 +7,9 @@ connection that returns to the pool with an uncommitted one is rolled back there
 """
 
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from sqlalchemy import event, text
@@ -85,32 +87,46 @@ def limit_fault(limit: timedelta) -> str | None:
     return None
 
 
-def limits_of(limit: timedelta | None) -> str:
-    """Return what is sent behind BEGIN for a job that may run for `limit`; mostly nothing.
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How long a job's transaction may take."""
 
-    A limit of the server that would end such a job early is moved for this transaction. A running
-    transaction_timeout is not moved by a new value: it must be switched off and on.
-    """
+    limits: str
+    """What is sent behind BEGIN; mostly nothing. A limit of the server that would end the job early
+    is moved for this transaction."""
+    patience_s: float
+    """How long the driver waits for one answer."""
+
+
+def terms_of(limit: timedelta | None) -> Terms:
+    """Return the terms of a job that may run for `limit`; None: the usual ones."""
+    return _terms(
+        limit,
+        session_defaults.STATEMENT_TIMEOUT_MS,
+        session_defaults.IDLE_IN_TRANSACTION_TIMEOUT_MS,
+        session_defaults.TRANSACTION_TIMEOUT_MS,
+        session_defaults.COMMAND_TIMEOUT_S,
+    )
+
+
+@lru_cache(maxsize=64)
+def _terms(
+    limit: timedelta | None, statement_ms: int, idle_ms: int, transaction_ms: int, command_s: float
+) -> Terms:
     if limit is None:
-        return ""
-    needed_ms = int(limit.total_seconds() * 1000) + LIMIT_MARGIN_MS
+        return Terms("", command_s)
+    needed_ms = int(limit / timedelta(milliseconds=1)) + LIMIT_MARGIN_MS
     limits = ""
-    if needed_ms > session_defaults.STATEMENT_TIMEOUT_MS:
+    if needed_ms > statement_ms:
         limits += f"; SET LOCAL statement_timeout = {needed_ms}"
-    if needed_ms > session_defaults.IDLE_IN_TRANSACTION_TIMEOUT_MS:
+    if needed_ms > idle_ms:
         limits += f"; SET LOCAL idle_in_transaction_session_timeout = {needed_ms}"
-    if needed_ms > session_defaults.TRANSACTION_TIMEOUT_MS:
+    if needed_ms > transaction_ms:
+        # A running one is not moved by a new value: it must be switched off and on.
         limits += (
             f"; SET LOCAL transaction_timeout = 0; SET LOCAL transaction_timeout = {needed_ms}"
         )
-    return limits
-
-
-def patience_of(limit: timedelta | None) -> float:
-    """Return for how long the driver waits for one answer, in seconds, in a job of `limit`."""
-    if limit is None:
-        return session_defaults.COMMAND_TIMEOUT_S
-    return max(session_defaults.COMMAND_TIMEOUT_S, limit.total_seconds() + LIMIT_MARGIN_MS / 1000)
+    return Terms(limits, max(command_s, needed_ms / 1000))
 
 
 class JobTransaction:
@@ -149,8 +165,8 @@ class JobTransaction:
             # SQLAlchemy must not begin one as well. The pool takes this for a transaction to roll
             # back, so it is set before there may be one, and reset after there is none.
             self._pooled.autocommit = True
-            driver = self._driver
-            driver.serve(limits_of(self._limit), patience_of(self._limit))
+            driver, terms = self._driver, terms_of(self._limit)
+            driver.serve(terms.limits, terms.patience_s)
             await driver.begin()
             self._is_open = True
         except BaseException:
@@ -230,11 +246,11 @@ async def snapshot_session(
         database: where to.
         limit: how long the job may run.
     """
-    limits, patience_s = limits_of(limit), patience_of(limit)
+    terms = terms_of(limit)
 
     def serve(_session: object, _transaction: object, connection: "Connection") -> None:
         driver: Any = connection.connection.driver_connection
-        driver.serve(limits, patience_s)
+        driver.serve(terms.limits, terms.patience_s)
 
     async with AsyncSession(database, expire_on_commit=False, autoflush=False) as session:
         event.listen(session.sync_session, "after_begin", serve)
@@ -247,7 +263,7 @@ async def lift_limits(session: AsyncSession, limit: timedelta) -> None:
     For work that has lifted the server's own limits for its transaction.
     """
     driver = await driver_of(session)
-    driver.wait_for_answers(patience_of(limit))
+    driver.wait_for_answers(terms_of(limit).patience_s)
 
 
 async def driver_of(session: AsyncSession) -> Any:  # noqa: ANN401 - asyncpg carries no types

@@ -20,8 +20,8 @@ from db.transaction import (
     JobTransaction,
     TransactionEndedError,
     driver_of,
-    limits_of,
     snapshot_session,
+    terms_of,
 )
 from jobs import Job, Payload, Policy
 from tests.db.kit import PID, SilentProxy, left_on
@@ -314,12 +314,12 @@ async def test_the_next_user_of_the_connection_has_the_usual_limits(impatient):
 
 
 def test_a_usual_job_has_nothing_to_set_and_each_longer_one_what_it_needs():
-    assert limits_of(None) == limits_of(_seconds(10)) == ""
-    assert limits_of(_seconds(20)) == (
+    assert terms_of(None).limits == terms_of(_seconds(10)).limits == ""
+    assert terms_of(_seconds(20)).limits == (
         "; SET LOCAL statement_timeout = 25000"
         "; SET LOCAL idle_in_transaction_session_timeout = 25000"
     )
-    assert limits_of(_seconds(60)).endswith(
+    assert terms_of(_seconds(60)).limits.endswith(
         "; SET LOCAL transaction_timeout = 0; SET LOCAL transaction_timeout = 65000"
     )
 
