@@ -1,6 +1,7 @@
 """A worker that begins during an outage waits for its end; what waiting cannot help is an error."""
 
 import pytest
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from worker import app
 from worker.app import wait_for_database
@@ -18,7 +19,7 @@ async def test_a_database_that_is_away_is_waited_for():
     async def check():
         tries.append(1)
         if len(tries) < 4:
-            raise TimeoutError
+            raise PoolTimeoutError
 
     await wait_for_database(check, Events(lambda name, _fields: emitted.append(name)))
 

@@ -152,7 +152,7 @@ EVENTS: Final = {
         INFO,
         "A job waits for what the deployment lacks: a grant, a table, room on the disk.",
         (*_JOB, "blocked_by"),
-        counts=(Count("jobs_blocked", {"kind": "kind", "blocked_by": "blocked_by"}),),
+        counts=(Count("jobs_waits_for_environment", {"kind": "kind", "blocked_by": "blocked_by"}),),
     ),
     "kind.blocked": Event(
         WARNING,

@@ -76,7 +76,7 @@ COUNTED: Final = {
         ("kind", "reason", "sqlstate", "via"),
     ),
     "jobs_unrecorded": Counted("Failures that could not be recorded in PostgreSQL.", ("kind",)),
-    "jobs_blocked": Counted(
+    "jobs_waits_for_environment": Counted(
         "Times a job was put back because the deployment lacks something, and the SQLSTATE.",
         ("kind", "blocked_by"),
     ),

@@ -9,6 +9,7 @@ import uuid
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from typer.testing import CliRunner
 
 from tests.worker.running import running_worker
@@ -273,7 +274,7 @@ class Breaking:
     def __call__(self):
         if self.left:
             self.left -= 1
-            raise TimeoutError  # a connection that did not come about
+            raise PoolTimeoutError  # a connection that did not come about
         return self._sessions()
 
 

@@ -26,6 +26,7 @@ FIELDS = {
     "state": "completed",
     "trouble": "conflict",
     "sqlstate": "40P01",
+    "blocked_by": "environment:42501",
     "schedule": "nightly",
     "runs": 3,
     "late_s": 0.2,
@@ -70,6 +71,7 @@ teller_jobs_runnable
 teller_jobs_running
 teller_jobs_scheduled
 teller_jobs_unrecorded_total kind
+teller_jobs_waits_for_environment_total blocked_by kind
 teller_jobs_waits_for_worker_total
 teller_postgresql_up
 teller_quarantine_entries
