@@ -24,7 +24,7 @@ from tests.mutations.mutants import MUTANTS, Mutant, mutated
 from worker.dev.servers import Stack
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("worker", "jobs", "db", "tests", "pyproject.toml")
+COPIED = ("worker", "jobs", "db", "tests", "docs", "pyproject.toml")
 TIMEOUT_S = 300.0
 FAILED = re.compile(r"^FAILED [^ ]+?::([^ \n]+)", re.MULTILINE)
 
