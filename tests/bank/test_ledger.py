@@ -110,7 +110,7 @@ async def test_what_was_posted_cannot_be_changed(sessions, table, change):
         with pytest.raises(DBAPIError) as caught:
             await session.execute(text(change.format(table)))
 
-    assert diagnose(caught.value).sqlstate == "42501"
+    assert diagnose(caught.value).sqlstate == "23514"
 
 
 NAIVE_LOCK = text("SELECT balance FROM accounts WHERE id = :id FOR UPDATE")
