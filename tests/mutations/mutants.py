@@ -35,20 +35,22 @@ def mutated(mutant: Mutant, root: Path) -> str:
 
 
 _LOCKS = """  FOR one IN
-    SELECT * FROM accounts WHERE id IN (p_from, p_to) ORDER BY id FOR NO KEY UPDATE
+    SELECT * FROM {schema}.accounts WHERE id IN (p_from, p_to) ORDER BY id FOR NO KEY UPDATE
   LOOP
     IF one.id = p_from THEN payer := one; ELSE payee := one; END IF;
   END LOOP;
 """
-_INSERT = """  INSERT INTO transfers (id, from_account, to_account, amount, currency, posted_at)
+_INSERT = """\
+  INSERT INTO {schema}.transfers (id, from_account, to_account, amount, currency, posted_at)
     VALUES (p_id, p_from, p_to, minor, p_currency, now)
     ON CONFLICT (id) DO NOTHING;
 """
 _UPDATES = """\
   from_balance := payer.balance - minor;
   to_balance := payee.balance + minor;
-  UPDATE accounts SET balance = from_balance, version = payer.version + 1 WHERE id = p_from;
-  UPDATE accounts SET balance = to_balance, version = payee.version + 1 WHERE id = p_to;
+  UPDATE {schema}.accounts SET balance = from_balance, version = payer.version + 1 \
+WHERE id = p_from;
+  UPDATE {schema}.accounts SET balance = to_balance, version = payee.version + 1 WHERE id = p_to;
 """
 _FENCE = """        won = await record.finish(
             delivery.job,
@@ -70,18 +72,18 @@ _OWN_USE = """\
             session = transaction.session
             window.entered"""
 _KEPT_USE = """\
-        async with _kept(self, delivery) as transaction:
+        async with _kept(self, job, delivery) as transaction:
             session = transaction.session
             window.entered"""
 _KEPT = """from contextlib import asynccontextmanager
 
 
 @asynccontextmanager
-async def _kept(executor, delivery):
+async def _kept(executor, job, delivery):
     kept = vars(executor).setdefault("kept", {})
     transaction = kept.pop(delivery.job.id, None)
     if transaction is None:
-        transaction = JobTransaction(executor._engine)
+        transaction = JobTransaction(executor._engine, job.policy.timeout)
         await transaction.__aenter__()
     try:
         yield transaction
@@ -122,7 +124,7 @@ MUTANTS = (
             ),
             (
                 "  IF NOT FOUND THEN\n",
-                "  IF (SELECT count(*) FROM entries WHERE transfer_id = p_id) > 0 THEN\n",
+                "  IF (SELECT count(*) FROM {schema}.entries WHERE transfer_id = p_id) > 0 THEN\n",
             ),
         ),
         LEDGER_TESTS,
@@ -133,8 +135,8 @@ MUTANTS = (
         (
             (
                 _LOCKS,
-                """  SELECT * INTO payer FROM accounts WHERE id = p_from FOR NO KEY UPDATE;
-  SELECT * INTO payee FROM accounts WHERE id = p_to FOR NO KEY UPDATE;
+                """  SELECT * INTO payer FROM {schema}.accounts WHERE id = p_from FOR NO KEY UPDATE;
+  SELECT * INTO payee FROM {schema}.accounts WHERE id = p_to FOR NO KEY UPDATE;
 """,
             ),
         ),
@@ -239,7 +241,7 @@ MUTANTS = (
                 _OWN_USE,
                 _KEPT_USE,
             ),
-            ("def _parse(", _KEPT + "def _parse("),
+            ("async def _conclude(", _KEPT + "async def _conclude("),
         ),
         EXECUTE_TESTS,
     ),
@@ -250,7 +252,7 @@ MUTANTS = (
             (
                 _LOCKS,
                 """  FOR one IN
-    SELECT * FROM accounts WHERE id IN (p_from, p_to)
+    SELECT * FROM {schema}.accounts WHERE id IN (p_from, p_to)
   LOOP
     IF one.id = p_from THEN payer := one; ELSE payee := one; END IF;
   END LOOP;
@@ -260,12 +262,12 @@ MUTANTS = (
                 _UPDATES,
                 """\
   WITH locked AS (
-    SELECT * FROM accounts WHERE id IN (p_from, p_to) ORDER BY id FOR NO KEY UPDATE
+    SELECT * FROM {schema}.accounts WHERE id IN (p_from, p_to) ORDER BY id FOR NO KEY UPDATE
   ), paid AS (
-    UPDATE accounts a SET balance = a.balance - minor, version = a.version + 1
+    UPDATE {schema}.accounts a SET balance = a.balance - minor, version = a.version + 1
     FROM locked WHERE a.id = p_from AND locked.id = p_from RETURNING a.balance, a.version
   ), got AS (
-    UPDATE accounts a SET balance = a.balance + minor, version = a.version + 1
+    UPDATE {schema}.accounts a SET balance = a.balance + minor, version = a.version + 1
     FROM locked WHERE a.id = p_to AND locked.id = p_to RETURNING a.balance, a.version
   )
   SELECT paid.balance, paid.version - 1, got.balance, got.version - 1
