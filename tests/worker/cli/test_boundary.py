@@ -1,6 +1,7 @@
 """Whatever a command meets, a person reads one sentence, and a program an exit code."""
 
 import os
+import shlex
 import subprocess
 import sys
 
@@ -105,7 +106,7 @@ def test_a_closed_standard_input_is_told_by_whoever_reads_it(line, capsys, monke
 
 def shell(command):
     """Run a command line of the shell's, with `worker` in it."""
-    worker = f"{sys.executable} -m worker"
+    worker = f"{shlex.quote(sys.executable)} -m worker"
     return subprocess.run(
         command.replace("worker", worker, 1),
         shell=True,
