@@ -91,9 +91,9 @@ async def shielded_commit(
         EscapeError: it raised SystemExit, KeyboardInterrupt or GeneratorExit.
     """
     window = window or CommitWindow()
-    work = asyncio.ensure_future(_contain(unit, window))
+    work = asyncio.get_running_loop().create_task(_contain(unit, window))
     try:
-        await asyncio.wait({work}, timeout=limit_s)
+        await _done_or_late(work, limit_s)
     except asyncio.CancelledError:
         await _unwind(work, window)
         if _succeeded(work):
@@ -106,6 +106,26 @@ async def shielded_commit(
     if work.cancelled():
         raise ForeignCancelError("cancelled from within")
     return work.result()
+
+
+async def _done_or_late(work: "asyncio.Task[T]", limit_s: float | None) -> None:
+    """Wait until a task has ended or the time is over: `asyncio.wait`, at half its cost."""
+    loop = asyncio.get_running_loop()
+    waiter = loop.create_future()
+    work.add_done_callback(lambda _: _wake(waiter))
+    if limit_s is None:
+        await waiter
+        return
+    timer = loop.call_later(limit_s, _wake, waiter)
+    try:
+        await waiter
+    finally:
+        timer.cancel()
+
+
+def _wake(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 async def _contain(unit: "Callable[[CommitWindow], Awaitable[T]]", window: CommitWindow) -> T:

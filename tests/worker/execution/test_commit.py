@@ -93,3 +93,44 @@ async def test_an_error_passes_through_unchanged():
 
     with pytest.raises(ValueError, match="as it was"):
         await shielded_commit(unit)
+
+
+async def test_a_unit_that_takes_too_long_is_cancelled(monkeypatch):
+    ended = asyncio.Event()
+
+    async def unit(_window):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    with pytest.raises(commit.UnitTimeoutError):
+        await shielded_commit(unit, limit_s=0.01)
+    assert ended.is_set()
+
+
+async def test_a_commit_that_answers_late_is_a_commit():
+    async def unit(window):
+        window.open()
+        await asyncio.sleep(0.05)
+        return "committed"
+
+    assert await shielded_commit(unit, limit_s=0.01) == "committed"
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+async def test_what_would_end_the_process_is_an_error_of_the_unit(error):
+    async def unit(_window):
+        raise error
+
+    with pytest.raises(commit.EscapeError) as escaped:
+        await shielded_commit(unit)
+    assert escaped.value.__cause__ is error
+
+
+async def test_a_cancel_from_within_is_told_from_one_of_the_caller():
+    async def unit(_window):
+        raise asyncio.CancelledError
+
+    with pytest.raises(commit.ForeignCancelError):
+        await shielded_commit(unit)
