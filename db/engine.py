@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 DRIVER: Final = "postgresql+asyncpg"
 
+PUBLIC: Final = "public"
+"""The schema where the tables are, if no other was chosen; every database has it."""
+
 # Sent with the connection itself, so they cost no round trip. A lock waits less than a statement,
 # a statement less than a transaction. A job whose timeout is longer moves them for its own
 # transaction: see `db.transaction.terms_of`.
@@ -65,7 +68,9 @@ def asyncpg_url(url: str) -> "URL":
     return parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": sslmode})
 
 
-def create_engine(url: str, *, pool_size: int, application_name: str) -> AsyncEngine:
+def create_engine(
+    url: str, *, pool_size: int, application_name: str, schema: str = PUBLIC
+) -> AsyncEngine:
     """Return the process's one engine; it connects on first use.
 
     No `pool_pre_ping`: it would double the round trips of a short transaction, and a stale
@@ -75,6 +80,7 @@ def create_engine(url: str, *, pool_size: int, application_name: str) -> AsyncEn
         url: any PostgreSQL URL; the driver is replaced by asyncpg.
         pool_size: connections at most, as many as there are jobs at a time, plus the duties.
         application_name: shown in `pg_stat_activity`.
+        schema: where Teller's own tables are; a handler still finds those in `public`.
     """
     engine = create_async_engine(
         asyncpg_url(url),
@@ -90,7 +96,7 @@ def create_engine(url: str, *, pool_size: int, application_name: str) -> AsyncEn
             "timeout": CONNECT_TIMEOUT_S,
             "command_timeout": COMMAND_TIMEOUT_S,
             "connection_class": DriverConnection,
-            "server_settings": _server_settings(application_name),
+            "server_settings": _server_settings(application_name, schema),
         },
     )
     event.listen(engine.sync_engine, "checkout", _replace_if_closed)
@@ -104,10 +110,12 @@ def create_engine(url: str, *, pool_size: int, application_name: str) -> AsyncEn
 
 @asynccontextmanager
 async def open_engine(
-    url: str, *, pool_size: int, application_name: str
+    url: str, *, pool_size: int, application_name: str, schema: str = PUBLIC
 ) -> "AsyncIterator[AsyncEngine]":
     """Open an engine for a block, for example a command, and dispose of it. See `create_engine`."""
-    engine = create_engine(url, pool_size=pool_size, application_name=application_name)
+    engine = create_engine(
+        url, pool_size=pool_size, application_name=application_name, schema=schema
+    )
     try:
         yield engine
     finally:
@@ -165,10 +173,11 @@ def _doom_if_read_only(context: "ExceptionContext") -> None:
         driver.doom()
 
 
-def _server_settings(application_name: str) -> dict[str, str]:
+def _server_settings(application_name: str, schema: str) -> dict[str, str]:
     return {
         "application_name": application_name,
         "timezone": "UTC",
+        **_search_path(schema),
         "jit": "off",
         "lock_timeout": str(LOCK_TIMEOUT_MS),
         "statement_timeout": str(STATEMENT_TIMEOUT_MS),
@@ -179,6 +188,11 @@ def _server_settings(application_name: str) -> dict[str, str]:
         "tcp_keepalives_interval": str(KEEPALIVE_INTERVAL_S),
         "tcp_keepalives_count": str(KEEPALIVE_COUNT),
     }
+
+
+def _search_path(schema: str) -> dict[str, str]:
+    """Return the names' look-up order; for `public` it stays what the role or database has."""
+    return {} if schema == PUBLIC else {"search_path": f"{schema}, {PUBLIC}"}
 
 
 def _to_json(value: Any) -> str:  # noqa: ANN401 - whatever JSON can hold

@@ -1,6 +1,11 @@
-"""Bring a database to the newest schema; safe when several processes start at once."""
+"""Bring a database to the newest schema; safe when several processes start at once.
+
+The tables may share a database with an application's own: in a schema of theirs, and always with a
+version table of their own, so that the application's Alembic and this one never meet.
+"""
 
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -8,7 +13,8 @@ import orjson
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from db.errors import Trouble, diagnose
+from db.engine import PUBLIC
+from db.errors import Trouble, diagnose, sqlstate_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -19,9 +25,13 @@ if TYPE_CHECKING:
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 VERSIONS: Final = MIGRATIONS / "versions"
+VERSION_TABLE: Final = "teller_version"
 MIGRATION_LOCK_ID: Final = 0x7E11E2  # any constant that only this project uses
 WAIT_FOR_TURN_MS: Final = 120_000  # how long a late starter waits for the one that migrates
 DDL_LOCK_TIMEOUT_MS: Final = 5_000  # a migration gives up rather than block the running workers
+
+TAKEN: Final = frozenset({"42P07", "42710", "42723"})
+"""SQLSTATEs of a table, an object and a function that exist already."""
 
 SET_TIMEOUTS: Final = text("""
     SELECT set_config('statement_timeout', '0', false),
@@ -43,46 +53,72 @@ class SchemaOutdatedError(Exception):
     """The database's schema is older than this code."""
 
 
-async def migrate(engine: "AsyncEngine", kinds: "Mapping[str, dict[str, object]]") -> str:
+async def migrate(
+    engine: "AsyncEngine", kinds: "Mapping[str, dict[str, object]]", schema: str = PUBLIC
+) -> str:
     """Run every missing migration, register the kinds of job, and return the revision reached.
+
+    Where a newer release has migrated already, nothing is done: its tables and kinds stay.
 
     Args:
         engine: the database.
         kinds: the JSON Schema of each kind's payload; a kind that is gone from the code stays
             registered, since older workers may still serve it.
+        schema: where the tables are; made if it is missing.
 
     Raises:
-        UnsuitableDatabaseError: the database's encoding is not UTF8.
+        UnsuitableDatabaseError: the database's encoding is not UTF8, or the schema has a table of
+            somebody else's under one of our names.
         MigrationBusyError: it was not this process's turn within `WAIT_FOR_TURN_MS`.
     """
     async with engine.connect() as connection, _turn(connection):
-        await connection.run_sync(_upgrade)
+        found = await _revision(connection, schema)
+        if found is not None and _is_newer(found):
+            return found
+        await _make_schema(connection, schema)
+        await _upgrade(connection, schema)
         await _register_kinds(connection, kinds)
         await connection.commit()
-        return await _revision(connection) or ""
+    return newest_revision()
 
 
-async def require_current(engine: "AsyncEngine") -> None:
+async def require_current(engine: "AsyncEngine", schema: str = PUBLIC) -> None:
     """Check that the schema is this code's, or newer.
 
     Raises:
         SchemaOutdatedError: it is older, or there is none; the message says what to do.
     """
     async with engine.connect() as connection:
-        found = await _revision(connection)
-    newest = newest_revision()
-    # A newer schema is fine: a deploy migrates first, and migrations keep the last release's
-    # code working. Revisions are numbers, so they compare.
-    if found is None or found < newest:
+        found = await _revision(connection, schema)
+    if not serves(found):
         raise SchemaOutdatedError(
-            f"the database is at schema {found or 'none'}, this code needs {newest}: "
-            "run `python -m worker migrate`"
+            f"the tables in schema {schema} are at revision {found or 'none'}, this code needs "
+            f"{newest_revision()}: run `python -m worker migrate`, or check TELLER_SCHEMA"
         )
+
+
+def serves(revision: str | None) -> bool:
+    """Return whether this code works on tables of that revision: its own, or a newer one.
+
+    A newer one is fine: a deploy migrates first, and migrations keep the last release's code
+    working.
+    """
+    return revision is not None and (revision == newest_revision() or _is_newer(revision))
+
+
+def _is_newer(revision: str) -> bool:
+    """Return whether a revision is one that this code does not have yet."""
+    return revision not in _revisions() and revision > newest_revision()
 
 
 def newest_revision() -> str:
     """Return the last revision in `db/migrations/versions`: a file's name begins with its own."""
-    return max(path.name.partition("_")[0] for path in VERSIONS.glob("[0-9]*_*.py"))
+    return max(_revisions())
+
+
+@cache
+def _revisions() -> frozenset[str]:
+    return frozenset(path.name.partition("_")[0] for path in VERSIONS.glob("[0-9]*_*.py"))
 
 
 @asynccontextmanager
@@ -136,18 +172,41 @@ def alembic_config() -> "Config":
     return config
 
 
-def _upgrade(connection: "Connection") -> None:
+async def _make_schema(connection: "AsyncConnection", schema: str) -> None:
+    """Make the schema, unless it is there: then no right to make one is needed."""
+    if await connection.scalar(text("SELECT to_regnamespace(:name)"), {"name": schema}) is None:
+        await connection.execute(text(f"CREATE SCHEMA {schema}"))
+        await connection.commit()
+
+
+async def _upgrade(connection: "AsyncConnection", schema: str) -> None:
+    try:
+        await connection.run_sync(_run_migrations, schema)
+    except Exception as error:  # SQLAlchemy's, or the driver's own: a script goes to it directly
+        if sqlstate_of(error) not in TAKEN:
+            raise
+        await connection.rollback()
+        raise UnsuitableDatabaseError(
+            f"schema {schema} has something of another application's under a name that is needed "
+            "here: set TELLER_SCHEMA to a schema of Teller's own, such as teller"
+        ) from error
+
+
+def _run_migrations(connection: "Connection", schema: str) -> None:
     from alembic import command
 
     config = alembic_config()
-    config.attributes["connection"] = connection
+    config.attributes.update(connection=connection, schema=schema)
     command.upgrade(config, "head")
 
 
-async def _revision(connection: "AsyncConnection") -> str | None:
-    if await connection.scalar(text("SELECT to_regclass('alembic_version')")) is None:
+async def _revision(connection: "AsyncConnection", schema: str) -> str | None:
+    """Return the revision of the tables in a schema; None if it has none."""
+    table = f"{schema}.{VERSION_TABLE}"
+    if await connection.scalar(text("SELECT to_regclass(:table)"), {"table": table}) is None:
         return None
-    revision: str | None = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+    found = text(f"SELECT version_num FROM {table}")  # noqa: S608 - a schema's name by settings
+    revision: str | None = await connection.scalar(found)
     return revision
 
 

@@ -64,7 +64,7 @@ BEAT = text("""
 READINESS = text("""
     SELECT has_table_privilege('jobs', 'SELECT') AND has_table_privilege('jobs', 'INSERT')
              AND has_table_privilege('jobs', 'UPDATE'),
-           (SELECT version_num FROM alembic_version)
+           (SELECT version_num FROM teller_version)
 """)
 
 FORGET = text("DELETE FROM workers WHERE seen_at < clock_timestamp() - CAST(:age AS interval)")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from arq import Retry
 from arq.connections import RedisSettings
 
-from db.engine import create_engine, create_sessions
+from db.engine import PUBLIC, create_engine, create_sessions
 from db.errors import TRANSIENT, diagnose
 from db.migrate import (
     MigrationBusyError,
@@ -126,6 +126,7 @@ class Options:
             str(settings.database_url),
             pool_size=settings.pool_size,
             application_name=f"teller-worker {socket.gethostname()}:{os.getpid()}"[:63],
+            schema=settings.database_schema,
         )
         ctx[ENGINE] = engine
         events = ctx[EVENTS] = Events(log_events, *self._subscribers)
@@ -140,7 +141,7 @@ class Options:
             redis_trouble=partial(_redis_trouble, worker, relay, ctx["redis"]),
         )
         health.start()
-        await wait_for_database(partial(_check_schema, engine), events)
+        await wait_for_database(partial(_check_schema, engine, settings.database_schema), events)
         exits = ctx[SERVICES] = AsyncExitStack()
         services = await exits.enter_async_context(open_services(settings))
         tracing = create_tracing(sessions, events)
@@ -247,9 +248,9 @@ def _leave_to_lessee(fallback: Fallback) -> "StartupShutdown":
     return put_off_if_leased
 
 
-async def _check_schema(engine: "AsyncEngine") -> None:
+async def _check_schema(engine: "AsyncEngine", schema: str) -> None:
     try:
-        await require_current(engine)
+        await require_current(engine, schema)
     except SchemaOutdatedError as error:
         raise StartupError(str(error)) from error
 
@@ -289,7 +290,7 @@ async def open_services(
         yield services
 
 
-async def migrate_database(engine: "AsyncEngine") -> str:
+async def migrate_database(engine: "AsyncEngine", schema: str = PUBLIC) -> str:
     """Run missing migrations, register this code's kinds, and return the revision.
 
     Raises:
@@ -297,7 +298,7 @@ async def migrate_database(engine: "AsyncEngine") -> str:
     """
     schemas = {kind: job.payload.model_json_schema() for kind, job in registry().items()}
     try:
-        return await migrate(engine, schemas)
+        return await migrate(engine, schemas, schema)
     except (UnsuitableDatabaseError, MigrationBusyError) as error:
         raise StartupError(str(error)) from error
 

@@ -1,5 +1,6 @@
 """The one settings object: frozen, read once, checked as a whole before the first job."""
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -15,7 +16,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.asyncio import ConnectionPool
 
-from db.engine import TRANSACTION_TIMEOUT_MS
+from db.engine import PUBLIC, TRANSACTION_TIMEOUT_MS
 from jobs._payload import validation_message
 from jobs._wire import JOB_PREFIX, QUEUE
 from worker.errors import StartupError
@@ -51,6 +52,14 @@ def _known_to_rediss_driver(url: RedisDsn) -> RedisDsn:
     return url
 
 
+def _name_of_a_schema(name: str) -> str:
+    if re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", name) is None or name.startswith("pg_"):
+        raise ValueError(
+            "a schema's name here is lower-case letters, digits and _, and does not begin with pg_"
+        )
+    return name
+
+
 def _reports_in_this_directory() -> str:
     return (Path.cwd() / "reports").as_uri()
 
@@ -78,6 +87,11 @@ class Settings(BaseSettings):
         RedisDsn, AfterValidator(_known_to_rediss_driver), Field(validation_alias="REDIS_URL")
     ]
 
+    database_schema: Annotated[
+        str, AfterValidator(_name_of_a_schema), Field(validation_alias="TELLER_SCHEMA")
+    ] = PUBLIC
+    """The schema of DATABASE_URL where the tables are: one of their own where an application's
+    tables share the database. Handlers find those in `public`."""
     concurrency: Annotated[int, Field(ge=1, le=1_000)] = 16
     """Jobs at a time in one process; the connection pool is sized to it."""
     queue_name: str = QUEUE

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any, Final
 
-from alembic import op
+from alembic import context, op
+
+from db.engine import PUBLIC
 
 SCRIPTS: Final = Path(__file__).parent / "sql"
 
@@ -14,9 +16,10 @@ def run_script(name: str) -> None:
     `{schema}` in it stands for the schema in which its tables are made.
     """
     connection = op.get_bind()
+    schema = context.config.attributes.get("schema", PUBLIC)
     # SQLAlchemy opens the transaction with its first statement; the script must not run before it.
-    schema = connection.exec_driver_sql("SELECT quote_ident(current_schema())").scalar_one()
-    sql = (SCRIPTS / name).read_text(encoding="utf-8").replace("{schema}", schema or "public")
+    connection.exec_driver_sql(f"SET LOCAL search_path TO {schema}")
+    sql = (SCRIPTS / name).read_text(encoding="utf-8").replace("{schema}", schema)
     adapted: Any = connection.connection.dbapi_connection
     # Several statements at once go by the simple protocol, which the adapter itself does not speak.
     adapted.run_async(lambda driver: driver.execute(sql))

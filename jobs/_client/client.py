@@ -20,7 +20,7 @@ from .handle import Handle
 from .notifier import Ringer
 from .redis import enqueue_in_redis
 from .request import Enqueued, Request, check
-from .sql import enqueue_in_session
+from .sql import SCHEMA, JobTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -44,6 +44,7 @@ class Client:
         *,
         sessions: "Callable[[], AsyncSession] | None" = None,
         queue_name: str = QUEUE,
+        schema: str = SCHEMA,
     ) -> None:
         """Open no connection yet.
 
@@ -54,12 +55,17 @@ class Client:
                 session of the caller's get a transaction of their own, and handles read the
                 job's row. Without it they go through Redis, and handles read Redis alone.
             queue_name: the worker's.
+            schema: where Teller's tables are, the worker's TELLER_SCHEMA.
+
+        Raises:
+            ValueError: `schema` cannot be the name of one.
         """
+        self._jobs = JobTable(schema)
         self._redis = redis
         self._sessions = sessions
         self._queue_name = queue_name
         self._ringer = None if redis is None else Ringer(redis, queue_name)
-        self._follower = Follower(redis, sessions, queue_name)
+        self._follower = Follower(redis, sessions, queue_name, self._jobs)
 
     async def __aenter__(self) -> Self:
         """Return the client."""
@@ -162,7 +168,7 @@ class Client:
     def _enqueue_sync(
         self, session: "Session", requests: "Sequence[CheckedRequest]"
     ) -> list[Handle]:
-        enqueued = enqueue_in_session(session, requests)
+        enqueued = self._jobs.enqueue(session, requests)
         if self._ringer is not None:
             created = [
                 queued_job(one.redis_id, request.kind, request.payload_json, one.run_at)

@@ -14,7 +14,6 @@ from pydantic_core import from_json
 from .._errors import JobNotFoundError, ResultTimeoutError
 from .._wire import abort, find, job_id_of, progress_key, result_key
 from .answers import End, Progress, end_in_redis
-from .sql import cancel_job, find_job
 from .waiter import Wakeups
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from .._wire import Found
     from .answers import Status
-    from .sql import JobRow
+    from .sql import JobRow, JobTable
 
 LOOK_AGAIN_FIRST_S: Final = 0.05
 LOOK_AGAIN_MAX_S: Final = 1.0
@@ -47,7 +46,9 @@ class Follower:
         redis: "Redis | None",
         sessions: "Callable[[], AsyncSession] | None",
         queue_name: str,
+        jobs: "JobTable",
     ) -> None:
+        self._jobs = jobs
         self._redis = redis
         self._sessions = sessions
         self._queue_name = queue_name
@@ -158,7 +159,7 @@ class Follower:
         if self._sessions is None:
             return None
         async with self._sessions() as session:
-            return await session.run_sync(find_job, job_id_of(redis_id))
+            return await session.run_sync(self._jobs.find, job_id_of(redis_id))
 
     async def _found(self, redis_id: str) -> "Found | None":
         return None if self._redis is None else await find(self._redis, redis_id, self._queue_name)
@@ -169,7 +170,7 @@ class Follower:
         job_id = job_id_of(redis_id)
         for _ in range(CANCEL_TRIES):
             async with self._sessions() as session, session.begin():
-                if await session.run_sync(cancel_job, job_id, reason):
+                if await session.run_sync(self._jobs.cancel, job_id, reason):
                     return "cancelled"
             row = await self._row(redis_id)
             if row is None or row.state != "queued":

@@ -3,6 +3,7 @@
 SQLAlchemy is imported only inside functions: a caller who has a session has it.
 """
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,14 +26,14 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 SCHEMA: Final = "public"
-"""Where Teller's tables and functions are.
+"""Where Teller's tables and functions are, unless TELLER_SCHEMA says another."""
+_SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
-The caller's session may have any search_path, so every name in these statements has its schema.
-"""
+# The caller's session may have any search_path, so every name in these statements has its schema.
 
 # One statement for one job or thousands. `try_enqueue_job` returns a refusal instead of raising it,
 # which leaves the caller's transaction usable.
-TRY_ENQUEUE: Final = f"""
+TRY_ENQUEUE: Final = """
     SELECT answer.id, answer.created, due.run_at, answer.fault, answer.message, answer.hint
     FROM ROWS FROM (
       pg_catalog.jsonb_to_recordset(CAST(:requests AS pg_catalog.jsonb))
@@ -46,19 +47,19 @@ TRY_ENQUEUE: Final = f"""
           OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => request.delay_s)
       ) AS run_at
     ) AS due
-    CROSS JOIN LATERAL {SCHEMA}.try_enqueue_job(
+    CROSS JOIN LATERAL {schema}.try_enqueue_job(
       request.kind, request.payload, request.key, due.run_at, NULL, request.traceparent
     ) AS answer
     ORDER BY request.position
-"""  # noqa: S608 - nothing but our own schema's name
+"""
 
-FIND: Final = f"""
+FIND: Final = """
     SELECT kind, state, result,
            run_at OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() AS scheduled
-    FROM {SCHEMA}.jobs WHERE id OPERATOR(pg_catalog.=) CAST(:id AS pg_catalog.uuid)
-"""  # noqa: S608 - nothing but our own schema's name
+    FROM {schema}.jobs WHERE id OPERATOR(pg_catalog.=) CAST(:id AS pg_catalog.uuid)
+"""
 
-CANCEL: Final = f"SELECT {SCHEMA}.cancel_job(CAST(:id AS pg_catalog.uuid), :reason)"
+CANCEL: Final = "SELECT {schema}.cancel_job(CAST(:id AS pg_catalog.uuid), :reason)"
 
 REASON_CHARACTERS_MAX: Final = 500
 """The same as in `cancel_job`."""
@@ -83,40 +84,56 @@ class JobRow:
     """Whether its time is still to come."""
 
 
-def enqueue_in_session(session: "Session", requests: "Sequence[CheckedRequest]") -> list[Enqueued]:
-    """Insert jobs in the session's transaction, in one round trip; nothing is committed here.
+class JobTable:
+    """Teller's tables and functions in one schema, for any session of their database."""
 
-    Args:
-        session: the caller's.
-        requests: in order; a key that occurs twice is one job.
+    def __init__(self, schema: str = SCHEMA) -> None:
+        """Prepare the statements.
 
-    Raises:
-        ClientError: one request was refused. The others are in the transaction, which is usable.
-    """
-    from sqlalchemy import text
+        Raises:
+            ValueError: no schema may have such a name here.
+        """
+        if _SCHEMA_NAME.fullmatch(schema) is None:
+            raise ValueError(
+                "schema is lower-case letters, digits and _, as in the worker's TELLER_SCHEMA"
+            )
+        self._try_enqueue = TRY_ENQUEUE.format(schema=schema)
+        self._find = FIND.format(schema=schema)
+        self._cancel = CANCEL.format(schema=schema)
 
-    document = f"[{','.join(map(_row, requests))}]"
-    rows = session.execute(text(TRY_ENQUEUE), {"requests": document}).all()
-    for row in rows:
-        if row.fault is not None:
-            raise FAULTS.get(row.fault, ClientError)(f"{row.message}: {row.hint}")
-    return [Enqueued(str(row.id), row.created, row.run_at) for row in rows]
+    def enqueue(self, session: "Session", requests: "Sequence[CheckedRequest]") -> list[Enqueued]:
+        """Insert jobs in the session's transaction, in one round trip; nothing is committed here.
 
+        Args:
+            session: the caller's.
+            requests: in order; a key that occurs twice is one job.
 
-def find_job(session: "Session", job_id: "UUID") -> JobRow | None:
-    """Return a job's row; None if there is none."""
-    from sqlalchemy import text
+        Raises:
+            ClientError: one request was refused. The others are in the transaction, which is
+                usable.
+        """
+        from sqlalchemy import text
 
-    row = session.execute(text(FIND), {"id": str(job_id)}).one_or_none()
-    return None if row is None else JobRow(*row)
+        document = f"[{','.join(map(_row, requests))}]"
+        rows = session.execute(text(self._try_enqueue), {"requests": document}).all()
+        for row in rows:
+            if row.fault is not None:
+                raise FAULTS.get(row.fault, ClientError)(f"{row.message}: {row.hint}")
+        return [Enqueued(str(row.id), row.created, row.run_at) for row in rows]
 
+    def find(self, session: "Session", job_id: "UUID") -> JobRow | None:
+        """Return a job's row; None if there is none."""
+        from sqlalchemy import text
 
-def cancel_job(session: "Session", job_id: "UUID", reason: str) -> bool:
-    """Cancel a job in the session's transaction; return whether it will never take effect."""
-    from sqlalchemy import text
+        row = session.execute(text(self._find), {"id": str(job_id)}).one_or_none()
+        return None if row is None else JobRow(*row)
 
-    query = {"id": str(job_id), "reason": _storable(reason)}
-    return bool(session.execute(text(CANCEL), query).scalar_one())
+    def cancel(self, session: "Session", job_id: "UUID", reason: str) -> bool:
+        """Cancel a job in the session's transaction; return whether it will never take effect."""
+        from sqlalchemy import text
+
+        query = {"id": str(job_id), "reason": _storable(reason)}
+        return bool(session.execute(text(self._cancel), query).scalar_one())
 
 
 def _storable(reason: str) -> str:

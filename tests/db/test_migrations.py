@@ -46,7 +46,7 @@ async def engine_of(url):
 async def catalogue(engine):
     async with engine.connect() as connection:
         rows = await connection.execute(CATALOGUE)
-        return {tuple(row) for row in rows if row[1] != "alembic_version"}
+        return {tuple(row) for row in rows if row[1] != "teller_version"}
 
 
 async def test_the_schema_of_the_models_is_the_schema_of_the_migrations(
@@ -114,7 +114,7 @@ async def test_a_worker_starts_on_a_newer_schema(new_database_url):
     """A deploy migrates first, and the old workers may restart meanwhile."""
     engine = await engine_of(new_database_url)
     async with engine.begin() as connection:
-        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        await connection.execute(text("UPDATE teller_version SET version_num = '9999'"))
 
     await require_current(engine)
 

@@ -20,7 +20,7 @@ from jobs import (
     ResultTimeoutError,
 )
 from jobs._client import follower
-from jobs._client.sql import cancel_job
+from jobs._client.sql import JobTable
 from jobs._wire import find
 from tests.letters import LetterSent, a_letter
 
@@ -195,7 +195,7 @@ async def test_cancelling_meets_a_row_that_comes_between_two_looks(client, recor
     tries = []
 
     def cancel_too_early(*call):
-        cancelled = cancel_job(*call)
+        cancelled = cancel(*call)
         tries.append(cancelled)
         return cancelled
 
@@ -204,8 +204,8 @@ async def test_cancelling_meets_a_row_that_comes_between_two_looks(client, recor
             await record(job)
         return await look(self, redis_id)
 
-    look = follower.Follower._row
-    monkeypatch.setattr(follower, "cancel_job", cancel_too_early)
+    look, cancel = follower.Follower._row, JobTable.cancel
+    monkeypatch.setattr(JobTable, "cancel", cancel_too_early)
     monkeypatch.setattr(follower.Follower, "_row", record_then_look)
 
     assert await client.handle(job).cancel()

@@ -62,8 +62,9 @@ async def open_connections(
             str(settings.database_url),
             pool_size=pool_size,
             application_name=f"teller-{command}",
+            schema=settings.database_schema,
         )
         async with redis, engines as engine:
             if migrated:
-                await require_current(engine)
+                await require_current(engine, settings.database_schema)
             yield Connections(settings, engine, create_sessions(engine), redis)

@@ -23,4 +23,4 @@ def migrate() -> None:
 async def migrate_schema() -> str:
     """Migrate the database that the settings name, and return its revision."""
     async with open_connections("migrate", migrated=False) as opened:
-        return await migrate_database(opened.engine)
+        return await migrate_database(opened.engine, opened.settings.database_schema)

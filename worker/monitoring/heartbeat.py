@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
-from db.migrate import newest_revision
+from db.migrate import serves
 from db.workers import Beat, Workers
 from worker.monitoring.servers import (
     PRIVILEGES_MISSING,
@@ -63,7 +63,6 @@ class Heartbeat:
         self._redis_trouble = redis_trouble
         self._events = events
         self._queue_name = queue_name
-        self._newest_revision = newest_revision()
         self._version = code_version()
         self._began = False
 
@@ -116,7 +115,7 @@ class Heartbeat:
             readiness = await workers.readiness()
         if not readiness.may_write_jobs:
             raise NotServingError(PRIVILEGES_MISSING)
-        if readiness.revision < self._newest_revision:
+        if not serves(readiness.revision):
             raise NotServingError(SCHEMA_OUTDATED)
 
 

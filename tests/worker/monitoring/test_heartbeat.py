@@ -189,7 +189,7 @@ async def as_role(new_database_url, *statements):
     [
         ("REVOKE INSERT ON jobs FROM plain", "privileges_missing"),
         ("REVOKE INSERT ON workers FROM plain", "privileges_missing"),
-        ("UPDATE alembic_version SET version_num = '0000'", "schema_outdated"),
+        ("UPDATE teller_version SET version_num = '0000'", "schema_outdated"),
         ("ALTER TABLE jobs RENAME TO works", "schema_outdated"),
         ("ALTER ROLE plain SET default_transaction_read_only = on", "read_only"),
         ("ALTER ROLE plain NOLOGIN", "access_denied"),
