@@ -174,7 +174,7 @@ SERVER_TROUBLE: Final = (
 )
 BUILD: Final = ("build", "The code that runs.")
 SNAPSHOT_AGE: Final = (
-    "census_age_seconds",
+    "backlog_age_seconds",
     "How old the gauges from PostgreSQL are; they stand still while it does not answer.",
 )
 

@@ -1,8 +1,7 @@
 """The books as one session sees them: totals for a page, lines by COPY for a file."""
 
 import asyncio
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -11,42 +10,35 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from db.bank.money import iso_exponent
 from db.bank.reports.contents import (
     BooksError,
     CurrencyTotals,
-    CurrencyVolume,
-    DayVolume,
-    LargeTransfer,
     Sink,
     Snapshot,
     Statement,
     TransferVolume,
     TrialBalance,
+    integers,
 )
 from db.bank.reports.queries import (
     BALANCE_OVER_TIME,
     CARRIED_BALANCES,
     COPY_STATEMENT,
     COPY_TRIAL_BALANCE,
-    COUNT_REJECTED,
     FIND_ACCOUNT,
     FIRST_POSTED_AT,
-    LARGEST_TRANSFERS,
-    LEDGER_EXPONENTS,
     SETTLED,
     SUM_STATEMENT,
     SUM_TRIAL_BALANCE,
-    SUM_VOLUME,
     TAKE_SNAPSHOT,
 )
+from db.bank.reports.volume import sum_volume
 from db.engine import ONE_MOMENT
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
 BALANCE_POINTS_MAX: Final = 240  # a chart has no more pixels to tell them apart
-LARGEST_TRANSFERS_MAX: Final = 10
 SETTLE_LOOKS: Final = 5
 SETTLE_PAUSE_S: Final = 0.05
 INVALID_PARAMETER: Final = "22023"
@@ -120,7 +112,7 @@ class Reports:
             return None
         query = {"account": account, "start": start, "end": end}
         sums = (await self._session.execute(SUM_STATEMENT, query)).one()
-        facts = {**found._mapping, **_integers(sums._mapping)}  # noqa: SLF001 - SQLAlchemy's name
+        facts = {**found._mapping, **integers(sums._mapping)}  # noqa: SLF001 - SQLAlchemy's name
         statement = Statement(start=start, end=end, **facts)
         await self._check_statement(statement)
         return statement
@@ -184,7 +176,7 @@ class Reports:
         query = {"start": start, "end": end, "currency": currency}
         found = []
         for row in await self._session.execute(SUM_TRIAL_BALANCE, query):
-            sums = _integers(row._mapping)  # noqa: SLF001 - SQLAlchemy's name
+            sums = integers(row._mapping)  # noqa: SLF001 - SQLAlchemy's name
             drifted, mixed = sums.pop("drifted"), sums.pop("mixed")
             if drifted:
                 raise BooksError(f"{row.currency}: {drifted} balances are not their entries' sum")
@@ -227,66 +219,7 @@ class Reports:
         Raises:
             BooksError: the world account's entries sum up to other amounts, or one is missing.
         """
-        query = {
-            "bounds": list(midnights),
-            "first": midnights[0],
-            "last": midnights[-1],
-            "currency": currency,
-        }
-        sums = {}
-        for row in await self._session.execute(SUM_VOLUME, query):
-            facts = _integers(row._mapping)  # noqa: SLF001 - SQLAlchemy's name
-            if not facts.pop("proved"):
-                raise BooksError(
-                    f"world:{row.currency}: its entries between versions {row.first_entry} and "
-                    f"{row.last_entry} are not the day's deposits and withdrawals"
-                )
-            sums[row.currency, row.bucket] = facts
-        query["first"] = midnights[1]
-        refusals = (await self._session.execute(COUNT_REJECTED, query)).all()
-        moved = {name for name, bucket in sums if bucket > 1}
-        largest, digits = await self._largest_transfers(moved, midnights[1], midnights[-1])
-        refused = {row.currency for row in refusals if row.currency} - moved
-        digits |= await self._digits_where_nothing_moved(refused)
-        days = len(midnights) - 2
-        return TransferVolume(
-            tuple(midnights[1:]),
-            tuple(
-                _currency_volume(name, digits[name], days, sums, refusals, largest[name])
-                for name in sorted(digits)
-            ),
-        )
-
-    async def _largest_transfers(
-        self, currencies: Iterable[str], start: datetime, end: datetime
-    ) -> tuple[Mapping[str, Sequence[LargeTransfer]], dict[str, int]]:
-        """Return the largest by currency, and the digits of each currency."""
-        query = {"currencies": sorted(currencies), "first": start, "last": end}
-        found = defaultdict[str, list[LargeTransfer]](list)
-        digits = {}
-        for row in await self._session.execute(
-            LARGEST_TRANSFERS, query | {"count": LARGEST_TRANSFERS_MAX}
-        ):
-            digits[row.currency] = row.digits
-            found[row.currency].append(
-                LargeTransfer(row.id, row.posted_at, row.payer, row.payee, row.amount)
-            )
-        return found, digits
-
-    async def _digits_where_nothing_moved(self, currencies: Iterable[str]) -> dict[str, int]:
-        """Return the digits of those that are currencies: here by an account, or to ISO 4217.
-
-        What a rejected payload called its currency need not be one.
-        """
-        codes = [f"world:{currency}" for currency in currencies]
-        rows = await self._session.execute(LEDGER_EXPONENTS, {"world_codes": codes})
-        here = {row.currency: row.exponent for row in rows}
-        elsewhere = {
-            currency: exponent
-            for currency in currencies
-            if (exponent := iso_exponent(currency)) is not None
-        }
-        return elsewhere | here
+        return await sum_volume(self._session, midnights, currency)
 
     async def _copy(self, query: str, parameters: Sequence[Any], sink: Sink) -> None:
         """COPY a query's rows through the session's own connection, inside its snapshot."""
@@ -309,46 +242,6 @@ def _versions_of(statement: Statement) -> dict[str, Any]:
     }
 
 
-def _currency_volume(  # noqa: PLR0913, PLR0917 - the figures of four queries
-    currency: str,
-    digits: int,
-    days: int,
-    sums: Mapping[tuple[str, int], dict[str, Any]],
-    refusals: Sequence[Any],
-    largest: Sequence[LargeTransfer],
-) -> CurrencyVolume:
-    refused = [row for row in refusals if row.currency == currency]
-    by_reason = Counter[str]()
-    by_bucket = Counter[int]()
-    for row in refused:
-        by_reason[row.code] += row.jobs
-        by_bucket[row.bucket] += row.jobs
-
-    def volume(day: int) -> DayVolume:
-        bucket = day + 2
-        before = sums.get((currency, bucket - 1), {})
-        facts = {
-            name: value
-            for name, value in sums.get((currency, bucket), {}).items()
-            if name not in ("currency", "bucket") and value is not None
-        }
-        return DayVolume(
-            day,
-            **facts,
-            rejected=by_bucket[bucket],
-            transfers_before=before.get("transfers", 0),
-            total_before=before.get("total", 0),
-        )
-
-    return CurrencyVolume(
-        currency,
-        digits,
-        tuple(volume(day) for day in range(days)),
-        dict(by_reason),
-        tuple(largest),
-    )
-
-
 def _check_totals(totals: CurrencyTotals) -> None:
     pairs = (
         ("opening balances", totals.opening_debit, totals.opening_credit),
@@ -361,13 +254,6 @@ def _check_totals(totals: CurrencyTotals) -> None:
                 f"the trial balance does not balance: {totals.currency} {name} are "
                 f"{debit} debit and {credit} credit"
             )
-
-
-def _integers(row: "Mapping[Any, Any]") -> dict[str, Any]:
-    """PostgreSQL sums bigints to numerics, which are whole numbers here."""
-    return {
-        name: int(value) if isinstance(value, Decimal) else value for name, value in row.items()
-    }
 
 
 def _unit(digits: int) -> Decimal:

@@ -1,9 +1,10 @@
 """What reports are about: the figures of one snapshot, as values in minor units."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Literal
+from decimal import Decimal
+from typing import Any, ClassVar, Literal
 from uuid import UUID
 
 Sink = Callable[[bytes], Awaitable[None]]
@@ -152,3 +153,10 @@ class TransferVolume:
     def lines(self) -> int:
         """How many days of currencies it lists."""
         return sum(len(volume.days) for volume in self.currencies)
+
+
+def integers(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a row with its sums as integers: PostgreSQL sums bigints to numerics."""
+    return {
+        name: int(value) if isinstance(value, Decimal) else value for name, value in row.items()
+    }

@@ -50,7 +50,7 @@ FIELDS = {
 # here breaks them silently.
 EXPOSED = """
 teller_build_info version
-teller_census_age_seconds
+teller_backlog_age_seconds
 teller_duty_failures_total duty
 teller_event_loop_lag_seconds
 teller_jobs_aborted_total
