@@ -49,8 +49,8 @@ FIELDS = {
 # Dashboards and alerts outside of this repository name them: a name or a label that is gone from
 # here breaks them silently.
 EXPOSED = """
-teller_build_info version
 teller_backlog_age_seconds
+teller_build_info version
 teller_duty_failures_total duty
 teller_event_loop_lag_seconds
 teller_jobs_aborted_total
