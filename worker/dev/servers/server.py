@@ -183,11 +183,12 @@ class Server(ABC):
         return kind(f"{self.name} {what}. Its log, {self.log.path}, ends:\n{tail}")
 
     def _halt(self) -> None:
-        if self._process is not None:
-            if self._process.running:
-                self.resume()
-            self._process.close()
-            self._process = None
+        process, self._process = self._process, None
+        if process is not None:
+            # It may end at any moment, so whether it runs is looked at once.
+            if process.running:
+                processes.thaw(process.pid)
+            process.close()
         self._settle()
 
     def _settle(self) -> None:

@@ -10,6 +10,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tests.worker.dev.servers.kit import owner
 from worker.dev.servers import DirectoryInUseError, ServerError, ValkeyServer, processes
+from worker.dev.servers.processes import Guarded
 
 pytestmark = pytest.mark.needs_servers
 
@@ -120,4 +121,23 @@ def test_it_stops_its_own_server_even_when_the_reaper_was_killed(valkey: ValkeyS
 
     valkey.stop()
 
+    assert not processes.is_alive(pid)
+
+
+def test_a_stop_in_whose_course_the_server_ends_closes_what_it_held(
+    valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid, guarded = valkey.pid, valkey._process
+    assert guarded
+
+    def end_while_it_is_looked_at(process: Guarded) -> bool:
+        os.kill(process._reaper.pid, 9)
+        process._reaper.wait()
+        monkeypatch.undo()
+        return True
+
+    monkeypatch.setattr(Guarded, "running", property(end_while_it_is_looked_at))
+    valkey.stop()
+
+    assert guarded._pipe.closed
     assert not processes.is_alive(pid)
