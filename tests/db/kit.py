@@ -19,6 +19,7 @@ LEFT = text("""
     UNION ALL SELECT 'table', relname FROM pg_class
               WHERE relpersistence = 't' AND pg_table_is_visible(oid)
 """)
+PIECE_BYTES = 65_536
 PID = text("SELECT pg_backend_pid()")
 
 
@@ -28,13 +29,17 @@ async def left_on(session):
 
 
 class SilentProxy:
-    """Forwards to PostgreSQL until it falls silent: connections stay, and nothing comes through."""
+    """Forwards to PostgreSQL until it falls silent: connections stay, and nothing comes through.
+
+    It can also cut a connection, in the middle of an answer.
+    """
 
     def __init__(self, url):
         self._target = make_url(url)
         self._speaks = asyncio.Event()
         self._speaks.set()
         self._tasks = set()
+        self._bytes_left: int | None = None
 
     @asynccontextmanager
     async def open(self):
@@ -59,6 +64,10 @@ class SilentProxy:
         """Forward again."""
         self._speaks.set()
 
+    def cut_after(self, size_bytes):
+        """Cut the connection on which the server's answers reach this size, once."""
+        self._bytes_left = size_bytes
+
     def _accept(self, reader, writer):
         self._tasks.add(asyncio.ensure_future(self._serve(reader, writer)))
 
@@ -66,15 +75,24 @@ class SilentProxy:
         answers, questions = await asyncio.open_connection(self._target.host, self._target.port)
         try:
             with suppress(OSError):
-                await asyncio.gather(
-                    self._forward(reader, questions), self._forward(answers, writer)
-                )
+                await asyncio.gather(self._forward(reader, questions), self._bring(answers, writer))
         finally:
             writer.transport.abort()
             questions.transport.abort()
 
+    async def _bring(self, answers, writer):
+        while data := await answers.read(PIECE_BYTES):
+            await self._speaks.wait()
+            if self._bytes_left is not None:
+                self._bytes_left -= len(data)
+                if self._bytes_left < 0:
+                    self._bytes_left = None
+                    raise ConnectionAbortedError
+            writer.write(data)
+        writer.close()
+
     async def _forward(self, reader, writer):
-        while data := await reader.read(65_536):
+        while data := await reader.read(PIECE_BYTES):
             await self._speaks.wait()
             writer.write(data)
         writer.close()
