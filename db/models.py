@@ -133,6 +133,8 @@ class JobRecord(Base):
     """Whether retention may delete it: its kind declared `kept_for` when it finished."""
     redis_id: Mapped[str | None]
     traceparent: Mapped[str | None]
+    notify: Mapped[str | None]
+    """The webhook endpoint that hears of its end."""
 
 
 class ScheduleMark(Base):
@@ -179,3 +181,20 @@ class WorkerRecord(Base):
     """The name of the queue in Redis that it serves."""
     started_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
     seen_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+
+
+class WebhookEndpoint(Base):
+    """Where other services hear that a job has ended."""
+
+    __tablename__ = "webhook_endpoints"
+    __table_args__ = (CheckConstraint("cardinality(secrets) > 0", name="secrets"),)
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    url: Mapped[str]
+    secrets: Mapped[list[str]] = mapped_column(ARRAY(Text()))
+    """What deliveries are signed with: several while one is being replaced."""
+    created_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    failing_since: Mapped[datetime | None]
+    """When the deliveries began to fail, none having succeeded since."""
+    disabled_at: Mapped[datetime | None]
+    disabled_because: Mapped[str | None]

@@ -20,6 +20,7 @@ from ._errors import (
     JobNotFoundError,
     KeyConflictError,
     ResultTimeoutError,
+    UnknownEndpointError,
     UnknownKindError,
 )
 from ._job import Job, Policy, job
@@ -54,6 +55,7 @@ __all__ = [
     "Schedule",
     "Snooze",
     "Status",
+    "UnknownEndpointError",
     "UnknownKindError",
     "job",
     "parse_payload",

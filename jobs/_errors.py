@@ -6,6 +6,7 @@ ClientError
 ├── InvalidKeyError       a key has 1 to 200 characters
 ├── InvalidTimeError      run_at has a time zone and a year from 1970 to 9999; also a ValueError
 ├── KeyConflictError      the key belongs to a job with another payload
+├── UnknownEndpointError  nobody has added this webhook endpoint
 ├── JobNotFoundError      no such job is known where the client can look
 ├── JobDeadError          the job failed for good
 ├── ResultTimeoutError    no result within the time given; also a TimeoutError
@@ -40,6 +41,10 @@ class InvalidTimeError(ClientError, ValueError):
 
 class KeyConflictError(ClientError):
     """The key belongs to a job with another payload."""
+
+
+class UnknownEndpointError(ClientError):
+    """Nobody has added this webhook endpoint."""
 
 
 class JobNotFoundError(ClientError):

@@ -108,6 +108,8 @@ class Settings(BaseSettings):
     """The port of `/livez`, `/readyz`, `/metrics` and `/status`; 0 turns them off."""
     loop_blocked_max_s: Annotated[float, Field(gt=0, le=3_600)] = 10.0
     """How long the event loop may be blocked before `/livez` fails."""
+    webhook_private: Literal["refused", "allowed"] = "refused"
+    """Whether webhooks may be delivered to addresses of private networks."""
     error_text: Literal["redacted", "full"] = "redacted"
     """Whether a job's errors keep the text of its exceptions without its payload's values, or as
     it is."""

@@ -80,7 +80,7 @@ class Client:
         if self._ringer is not None:
             await self._ringer.flush()
 
-    async def enqueue(
+    async def enqueue(  # noqa: PLR0913 - what a job may be given, by name
         self,
         payload: "Payload",
         *,
@@ -88,6 +88,7 @@ class Client:
         key: str | None = None,
         run_at: "datetime | None" = None,
         delay: "timedelta | None" = None,
+        notify: str | None = None,
     ) -> Handle:
         """Enqueue one job.
 
@@ -99,12 +100,14 @@ class Client:
                 characters. Through Redis alone it becomes the arq job id `kind:key`.
             run_at: not before this time, with a time zone.
             delay: not before so long from now.
+            notify: the webhook endpoint that hears of the job's end, by its name.
 
         Raises:
-            UnknownKindError, InvalidPayloadError, InvalidKeyError, KeyConflictError: refused.
+            UnknownKindError, InvalidPayloadError, InvalidKeyError, KeyConflictError,
+                UnknownEndpointError: refused.
             DoorClosedError: there is neither a session nor a Redis.
         """
-        request = Request(payload, key, run_at, delay)
+        request = Request(payload, key, run_at, delay, notify)
         return (await self.enqueue_many([request], session=session))[0]
 
     async def enqueue_many(
@@ -132,10 +135,14 @@ class Client:
             raise DoorClosedError(
                 "nowhere to enqueue: pass session=…, or make the Client with a Redis or `sessions`"
             )
+        if any(request.notify is not None for request in checked):
+            raise DoorClosedError(
+                "notify= needs PostgreSQL: pass session=…, or make the Client with `sessions`"
+            )
         enqueued = await enqueue_in_redis(self._redis, self._queue_name, checked)
         return [self._handle(one, recorded=False) for one in enqueued]
 
-    def enqueue_sync(
+    def enqueue_sync(  # noqa: PLR0913 - as above
         self,
         payload: "Payload",
         *,
@@ -143,13 +150,14 @@ class Client:
         key: str | None = None,
         run_at: "datetime | None" = None,
         delay: "timedelta | None" = None,
+        notify: str | None = None,
     ) -> Handle:
         """Enqueue one job in a synchronous session's transaction, from code that cannot await.
 
         Redis is rung on the event loop on which the client was used before; without one, the
         relay sends the job.
         """
-        checked = check(Request(payload, key, run_at, delay))
+        checked = check(Request(payload, key, run_at, delay, notify))
         return self._enqueue_sync(session, [checked])[0]
 
     def handle(self, job_id: "UUID | str") -> Handle:

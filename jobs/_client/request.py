@@ -25,6 +25,7 @@ class Request:
     key: str | None = None
     run_at: datetime | None = None
     delay: timedelta | None = None
+    notify: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class CheckedRequest:
     delay: timedelta | None
     """Counted by the server that accepts the job: the caller's clock may be wrong."""
     traceparent: str | None
+    notify: str | None = None
+    """The webhook endpoint that hears of the job's end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ def check(request: "Payload | Request") -> CheckedRequest:
         run_at=None if request.run_at is None else checked_time(request.run_at),
         delay=None if request.delay is None else checked_delay(request.delay),
         traceparent=_traceparent(),
+        notify=request.notify,
     )
 
 

@@ -15,6 +15,7 @@ from .._errors import (
     InvalidPayloadError,
     InvalidTimeError,
     KeyConflictError,
+    UnknownEndpointError,
     UnknownKindError,
 )
 from .request import CheckedRequest, Enqueued
@@ -59,6 +60,17 @@ FIND: Final = """
     FROM {schema}.jobs WHERE id OPERATOR(pg_catalog.=) CAST(:id AS pg_catalog.uuid)
 """
 
+# An unknown endpoint is told by a NULL, which leaves the caller's transaction usable.
+NOTIFY: Final = """
+    SELECT asked.endpoint,
+           CASE WHEN known.name IS NOT NULL
+                THEN {schema}.notify_end(asked.job_id, asked.endpoint) END AS is_noted
+    FROM pg_catalog.jsonb_to_recordset(CAST(:asked AS pg_catalog.jsonb))
+      AS asked (job_id pg_catalog.uuid, endpoint pg_catalog.text)
+    LEFT JOIN {schema}.webhook_endpoints AS known
+      ON known.name OPERATOR(pg_catalog.=) asked.endpoint
+"""
+
 CANCEL: Final = "SELECT {schema}.cancel_job(CAST(:id AS pg_catalog.uuid), :reason)"
 
 REASON_CHARACTERS_MAX: Final = 500
@@ -99,6 +111,7 @@ class JobTable:
             )
         self._try_enqueue = TRY_ENQUEUE.format(schema=schema)
         self._find = FIND.format(schema=schema)
+        self._notify = NOTIFY.format(schema=schema)
         self._cancel = CANCEL.format(schema=schema)
 
     def enqueue(self, session: "Session", requests: "Sequence[CheckedRequest]") -> list[Enqueued]:
@@ -119,7 +132,28 @@ class JobTable:
         for row in rows:
             if row.fault is not None:
                 raise FAULTS.get(row.fault, ClientError)(f"{row.message}: {row.hint}")
+        self._have_told(session, [row.id for row in rows], requests)
         return [Enqueued(str(row.id), row.created, row.run_at) for row in rows]
+
+    def _have_told(
+        self, session: "Session", ids: "Sequence[UUID]", requests: "Sequence[CheckedRequest]"
+    ) -> None:
+        """Have the endpoints that the requests name hear of the jobs' ends."""
+        from sqlalchemy import text
+
+        asked = [
+            {"job_id": str(job_id), "endpoint": request.notify}
+            for job_id, request in zip(ids, requests, strict=True)
+            if request.notify is not None
+        ]
+        if not asked:
+            return
+        for row in session.execute(text(self._notify), {"asked": to_json(asked).decode()}).all():
+            if row.is_noted is None:
+                raise UnknownEndpointError(
+                    f"unknown webhook endpoint {row.endpoint[:100]!r}: add it with "
+                    "`python -m worker webhooks add NAME URL`"
+                )
 
     def find(self, session: "Session", job_id: "UUID") -> JobRow | None:
         """Return a job's row; None if there is none."""

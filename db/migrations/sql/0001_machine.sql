@@ -32,6 +32,8 @@ CREATE TABLE jobs (
   purgeable boolean NOT NULL DEFAULT false,
   redis_id text,
   traceparent text,
+  -- The webhook endpoint that hears of the job's end.
+  notify text,
   CONSTRAINT jobs_finished_check CHECK ((state = 'queued') = (finished_at IS NULL))
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
 CREATE UNIQUE INDEX jobs_kind_key_key ON jobs (kind, key) WHERE key IS NOT NULL;
@@ -343,4 +345,64 @@ BEGIN
                   result = jsonb_build_object('reason', left(reason, 500))
     WHERE id = job AND state = 'queued';
   RETURN FOUND;
+END $$;
+
+-- Where other services hear that a job has ended. The secrets are what deliveries are signed with:
+-- several, so that one can be replaced while receivers still know the other.
+CREATE TABLE webhook_endpoints (
+  name text CONSTRAINT webhook_endpoints_pkey PRIMARY KEY,
+  url text NOT NULL,
+  secrets text[] NOT NULL CONSTRAINT webhook_endpoints_secrets_check CHECK (cardinality(secrets) > 0),
+  created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  failing_since timestamptz,
+  disabled_at timestamptz,
+  disabled_because text
+);
+
+-- Enqueue the delivery of a job's end to an endpoint. One job can end several times, if it is
+-- replayed; each end is told once. It must not fail: the job's own end would fail with it.
+CREATE FUNCTION announce_end(job {schema}.jobs) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  INSERT INTO {schema}.jobs (kind, key, payload)
+  VALUES ('deliver_webhook',
+          format('%s at %s', job.id, extract(epoch FROM job.finished_at)),
+          jsonb_build_object(
+            'endpoint', job.notify, 'job_id', job.id, 'job_kind', job.kind, 'state', job.state,
+            'ended_at', to_char(job.finished_at AT TIME ZONE 'UTC',
+                                'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')))
+  ON CONFLICT DO NOTHING
+$$;
+
+CREATE FUNCTION announce_job() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  PERFORM {schema}.announce_end(NEW);
+  RETURN NULL;
+END $$;
+
+-- In the transaction that ends the job, whatever ends it.
+CREATE TRIGGER jobs_announce AFTER UPDATE OF state ON jobs FOR EACH ROW
+  WHEN (NEW.notify IS NOT NULL AND OLD.state = 'queued' AND NEW.state <> 'queued')
+  EXECUTE FUNCTION announce_job();
+
+-- Have an endpoint hear of a job's end; at once, if it has ended. False when there is no such job.
+-- SQLSTATE TL006: there is no such endpoint.
+CREATE FUNCTION notify_end(job uuid, endpoint text)
+RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  ended {schema}.jobs;
+BEGIN
+  IF NOT EXISTS (SELECT FROM {schema}.webhook_endpoints WHERE name = endpoint) THEN
+    RAISE EXCEPTION USING ERRCODE = 'TL006',
+      MESSAGE = format('unknown webhook endpoint %s', quote_nullable(left(endpoint, 100))),
+      HINT = 'add it with: python -m worker webhooks add NAME URL';
+  END IF;
+  UPDATE {schema}.jobs SET notify = endpoint WHERE id = job RETURNING * INTO ended;
+  IF NOT FOUND THEN
+    RETURN false;
+  END IF;
+  IF ended.state <> 'queued' THEN
+    PERFORM {schema}.announce_end(ended);
+  END IF;
+  RETURN true;
 END $$;

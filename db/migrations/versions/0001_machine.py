@@ -15,9 +15,13 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("workers", "occurrences", "schedules"):
+    op.execute("DROP TRIGGER jobs_announce ON jobs")
+    for table in ("workers", "occurrences", "schedules", "webhook_endpoints"):
         op.drop_table(table)
     for function in (
+        "notify_end",
+        "announce_job",
+        "announce_end",
         "cancel_job",
         "enqueue_job",
         "accept_job",
