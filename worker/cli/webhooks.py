@@ -1,4 +1,4 @@
-"""Endpoints that hear of the ends of jobs: add, list, rotate a secret, disable, enable, remove."""
+"""Add, list, disable and remove endpoints that hear of jobs' ends."""
 
 import asyncio
 import json as json_library
