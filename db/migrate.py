@@ -9,12 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from db.engine import PUBLIC
 from db.errors import Trouble, diagnose, sqlstate_of
+from db.kinds import register_kinds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+    from db.kinds import KindTerms
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 VERSIONS: Final = MIGRATIONS / "versions"
@@ -54,7 +56,7 @@ class SchemaOutdatedError(Exception):
 
 
 async def migrate(
-    engine: "AsyncEngine", kinds: "Mapping[str, dict[str, object]]", schema: str = PUBLIC
+    engine: "AsyncEngine", kinds: "Mapping[str, KindTerms]", schema: str = PUBLIC
 ) -> str:
     """Run every missing migration, register the kinds of job, and return the revision reached.
 
@@ -62,7 +64,7 @@ async def migrate(
 
     Args:
         engine: the database.
-        kinds: the JSON Schema of each kind's payload; a kind that is gone from the code stays
+        kinds: on what terms each kind is accepted; one that is gone from the code stays
             registered, since older workers may still serve it.
         schema: where the tables are; made if it is missing.
 
@@ -77,7 +79,7 @@ async def migrate(
             return found
         await _make_schema(connection, schema)
         await _upgrade(connection, schema)
-        await _register_kinds(connection, kinds)
+        await register_kinds(connection, kinds)
         await connection.commit()
     return newest_revision()
 
@@ -208,19 +210,3 @@ async def _revision(connection: "AsyncConnection", schema: str) -> str | None:
     found = text(f"SELECT version_num FROM {table}")  # noqa: S608 - a schema's name by settings
     revision: str | None = await connection.scalar(found)
     return revision
-
-
-async def _register_kinds(
-    connection: "AsyncConnection", kinds: "Mapping[str, dict[str, object]]"
-) -> None:
-    for kind, schema in sorted(kinds.items()):
-        await connection.execute(
-            text(
-                "INSERT INTO job_kinds (kind, payload_schema) "
-                "VALUES (:kind, CAST(:schema AS jsonb)) "
-                "ON CONFLICT (kind) DO UPDATE SET payload_schema = excluded.payload_schema, "
-                "registered_at = clock_timestamp() "
-                "WHERE job_kinds.payload_schema <> excluded.payload_schema"
-            ),
-            {"kind": kind, "schema": orjson.dumps(schema).decode()},
-        )

@@ -4,7 +4,7 @@ Constraints are alarms: a rule is decided by value before a constraint is reache
 create the schema (`migrations/sql/`); a test compares it with these models.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -55,12 +55,16 @@ def one_of(column: str, values: tuple[str, ...]) -> str:
 
 
 class JobKind(Base):
-    """The kinds of job this database accepts, with the JSON Schema of each payload."""
+    """The kinds of job this database accepts, and on what terms."""
 
     __tablename__ = "job_kinds"
 
     kind: Mapped[str] = mapped_column(primary_key=True)
     payload_schema: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    unique_for: Mapped[timedelta | None]
+    """For how long after its acceptance a job is the only one of its payload."""
+    replaces: Mapped[bool] = mapped_column(server_default=text("false"))
+    """Whether the newest payload of a key takes the place of one that has not begun."""
     registered_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
 
 

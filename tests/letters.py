@@ -4,7 +4,6 @@ The jobs are the files of `tests/samples/`. Databases of the tests accept their 
 `letters` lets the registry know them too, as if the files were in `jobs/`.
 """
 
-import json
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 from sqlalchemy import text
 
 import jobs
+from db.kinds import register_kinds
+from worker.app import terms_of
 
 SAMPLES = str(Path(__file__).parent / "samples")
 
@@ -47,6 +48,9 @@ Repeated: Any = repeat.Repeated
 LetterSent: Any = file.LetterSent
 
 
+SAMPLE_JOBS: list[jobs.Job] = [SEND_LETTER, SEND_CARD, repeat.repeat_value]
+
+
 def a_letter(pages=1, address="12 High Street"):
     return SendLetter(address=address, pages=pages)
 
@@ -69,11 +73,4 @@ async def add_samples(connection):
     """Give a migrated database the table and the kinds of the samples."""
     await connection.exec_driver_sql("CREATE SCHEMA samples")
     await connection.exec_driver_sql(TABLE)
-    for payload in (SEND_LETTER.payload, SEND_CARD.payload, RepeatValue):
-        await connection.execute(
-            text(
-                "INSERT INTO job_kinds (kind, payload_schema) "
-                "VALUES (:kind, CAST(:schema AS jsonb)) ON CONFLICT DO NOTHING"
-            ),
-            {"kind": payload.kind, "schema": json.dumps(payload.model_json_schema())},
-        )
+    await register_kinds(connection, {job.kind: terms_of(job) for job in SAMPLE_JOBS})

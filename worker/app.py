@@ -18,6 +18,7 @@ from arq.connections import RedisSettings
 
 from db.engine import PUBLIC, create_engine, create_sessions
 from db.errors import TRANSIENT, diagnose
+from db.kinds import KindTerms
 from db.migrate import (
     MigrationBusyError,
     SchemaOutdatedError,
@@ -290,15 +291,20 @@ async def open_services(
         yield services
 
 
+def terms_of(job: "Job") -> KindTerms:
+    """Return on what terms the database accepts a job's kind, whichever door it comes through."""
+    return KindTerms(job.payload.model_json_schema())
+
+
 async def migrate_database(engine: "AsyncEngine", schema: str = PUBLIC) -> str:
     """Run missing migrations, register this code's kinds, and return the revision.
 
     Raises:
         StartupError: the database is unsuitable, or another process migrates it.
     """
-    schemas = {kind: job.payload.model_json_schema() for kind, job in registry().items()}
+    kinds = {kind: terms_of(job) for kind, job in registry().items()}
     try:
-        return await migrate(engine, schemas, schema)
+        return await migrate(engine, kinds, schema)
     except (UnsuitableDatabaseError, MigrationBusyError) as error:
         raise StartupError(str(error)) from error
 

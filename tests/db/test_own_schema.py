@@ -6,6 +6,7 @@ from alembic.config import Config
 from sqlalchemy import make_url, text
 
 from db.engine import create_engine, create_sessions
+from db.kinds import KindTerms
 from db.migrate import (
     SchemaOutdatedError,
     migrate,
@@ -160,7 +161,7 @@ async def test_an_older_release_leaves_a_newer_ones_tables_and_kinds_alone(new_d
         await connection.execute(text("UPDATE teller_version SET version_num = '9999'"))
         await connection.execute(text("UPDATE job_kinds SET payload_schema = '{}'"))
 
-    assert await migrate(engine, {"send_letter": {"type": "object"}}) == "9999"
+    assert await migrate(engine, {"send_letter": KindTerms({"type": "object"})}) == "9999"
 
     async with engine.connect() as connection:
         schemas = await connection.execute(text("SELECT DISTINCT payload_schema FROM job_kinds"))

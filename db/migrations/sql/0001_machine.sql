@@ -1,9 +1,11 @@
 -- What the machine needs: the jobs and how they are accepted, the schedules, the workers.
 
--- The kinds of job this database accepts, with the JSON Schema of each payload.
+-- The kinds of job this database accepts, and on what terms: workers register them.
 CREATE TABLE job_kinds (
   kind text CONSTRAINT job_kinds_pkey PRIMARY KEY,
   payload_schema jsonb NOT NULL,
+  unique_for interval,
+  replaces boolean NOT NULL DEFAULT false,
   registered_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
