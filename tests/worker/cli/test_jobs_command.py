@@ -1,22 +1,27 @@
 """`worker jobs`: lists, shows, retries, dry-runs and cancels, by its own command line."""
 
 import asyncio
+import io
 import json
 import uuid
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from uuid import UUID
 
 import pytest
 import redis as redis_library
+from rich.console import Console
 from sqlalchemy import text
 from typer.testing import CliRunner
 
 from db.engine import create_engine, create_sessions
 from db.execution import ERRORS_KEPT_MAX, Failure, JobRef, Record, Standing
-from db.operations import REPLAYED, find_job, replay_these
+from db.operations import REPLAYED, Line, find_job, replay_these
 from jobs._wire import job_id_of
 from tests.letters import letters_at
 from worker.cli._options import UsageError
 from worker.cli.jobs import command
+from worker.cli.jobs.tables import list_as_tsv, short_time, show_list
 
 NOW = datetime.now(UTC)
 
@@ -122,13 +127,78 @@ def test_pages_follow_each_other_without_gap_or_repetition(jobs_command):
     assert seen == made[::-1]
 
 
-def test_a_list_for_people_has_the_last_error(jobs_command):
-    dead = jobs_command.add(state="dead", error=Failure("DeadlockDetectedError", "x", "40P01"))
+SEEN_AT = datetime(2026, 11, 25, 18, 0, tzinfo=timezone(timedelta(hours=1)))
+A_LINE = Line(
+    UUID("018f0000-0000-7000-8000-000000000001"),
+    "send_letter",
+    "completed",
+    0,
+    datetime(2026, 11, 25, 16, 5, 7, tzinfo=UTC),
+    datetime(2026, 11, 25, 16, 5, 7, tzinfo=UTC),
+    datetime(2026, 11, 25, 16, 5, 7, 48_000, tzinfo=UTC),
+    None,
+    None,
+)
+DEAD = replace(A_LINE, state="dead", error="DeadlockDetectedError", sqlstate="40P01")
 
-    shown = jobs_command.run("list").stdout
 
-    assert str(dead) in shown
-    assert "DeadlockDetectedError 40P01" in shown
+def drawn(lines, width):
+    printed = io.StringIO()
+    show_list(lines, Console(width=width, file=printed), SEEN_AT)
+    return printed.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_list_has_a_line_a_job_and_every_id_whole_at_any_width(width):
+    shown = drawn([A_LINE, DEAD], width)
+
+    assert len(shown) == 3
+    assert all(len(line) <= width and str(A_LINE.id) in line for line in shown[1:])
+
+
+def test_a_wide_list_has_local_times_and_how_long_it_took():
+    assert drawn([A_LINE], 120)[1].split() == [
+        *(str(A_LINE.id), "send_letter", "completed"),
+        *("17:05:07", "48", "ms"),
+    ]
+
+
+def test_a_list_has_a_column_of_errors_only_where_there_is_one():
+    assert "error" not in drawn([A_LINE], 120)[0]
+    assert drawn([DEAD], 120)[1].endswith("DeadlockDetectedError 40P01")
+
+
+@pytest.mark.parametrize(
+    ("at", "shown"),
+    [
+        (datetime(2026, 11, 25, 9, 30, tzinfo=UTC), "10:30:00"),
+        (datetime(2026, 11, 24, 23, 30, tzinfo=UTC), "00:30:00"),
+        (datetime(2026, 11, 24, 9, 30, tzinfo=UTC), "24 Nov 10:30"),
+        (datetime(2025, 12, 31, 9, 30, tzinfo=UTC), "2025-12-31"),
+    ],
+)
+def test_a_time_is_as_short_as_the_day_allows(at, shown):
+    assert short_time(at, SEEN_AT) == shown
+
+
+def test_into_a_pipe_goes_a_line_of_names_and_values_with_tabs_between():
+    names, values = (line.split("\t") for line in list_as_tsv([DEAD]).splitlines())
+
+    assert dict(zip(names, values, strict=True)) == {
+        "id": str(DEAD.id),
+        "kind": "send_letter",
+        "state": "dead",
+        "attempts": "0",
+        "accepted": "2026-11-25T16:05:07+00:00",
+        "ended": "2026-11-25T16:05:07.048000+00:00",
+        "error": "DeadlockDetectedError",
+        "sqlstate": "40P01",
+    }
+
+
+def test_an_empty_list_says_why(jobs_command):
+    assert "no jobs yet" in jobs_command.run("list").stderr
+    assert "no job matches kind=send_card" in jobs_command.run("list", "--kind", "send_card").stderr
 
 
 def test_a_job_is_shown_with_its_errors_and_without_its_payload(jobs_command):

@@ -25,12 +25,13 @@ from worker.cli.jobs.retry import Replayer
 from worker.cli.jobs.tables import (
     cursor_of,
     list_as_json,
+    list_as_tsv,
     read_cursor,
     show_list,
     show_whole,
     whole_as_dict,
 )
-from worker.errors import TellerError
+from worker.errors import TellerError, visible
 from worker.execution.dry_run import dry_run
 
 app = command_line(help=__doc__, no_args_is_help=True)
@@ -139,8 +140,12 @@ async def _list(which: Filter, before: Position | None, limit: int, *, json: boo
         lines = list(await list_jobs(session, which, before=before, limit=limit))
     if json:
         typer.echo(list_as_json(lines), nl=bool(lines))
+    elif not lines:
+        typer.echo(_why_none(which), err=True)
+    elif sys.stdout.isatty():
+        show_list(lines, Console(), datetime.now().astimezone())
     else:
-        show_list(lines, _console())
+        typer.echo(list_as_tsv(lines))
     if len(lines) == limit:
         typer.echo(f"more: --after {cursor_of(lines[-1])}", err=True)
     return 0
@@ -203,6 +208,16 @@ async def _cancel(names: list[str] | None, which: Filter, reason: str, *, yes: b
             total += count
         typer.echo(f"{total:,} jobs cancelled")
     return 0
+
+
+def _why_none(which: Filter) -> str:
+    """Return why a list is empty, and what to do."""
+    if which == Filter():
+        return "no jobs yet: enqueue one with `python -m worker enqueue KIND`"
+    asked = ", ".join(
+        f"{name}={value}" for name, value in which.as_parameters().items() if value is not None
+    )
+    return f"no job matches {visible(asked)}: leave a filter out to see more"
 
 
 def _run(command: Coroutine[Any, Any, int]) -> None:

@@ -1,17 +1,18 @@
 """Jobs as a person or a program reads them."""
 
 from dataclasses import asdict
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 from rich.table import Column, Table
 
 from db.operations import REPLAYED, Line, Position, Whole
 from worker.cli._tables import add_row, cell, json_text
+from worker.errors import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rich.console import Console
 
@@ -24,28 +25,92 @@ def list_as_json(lines: "Sequence[Line]") -> str:
     return "\n".join(json_text(asdict(line)) for line in lines)
 
 
-def show_list(lines: "Sequence[Line]", console: "Console") -> None:
-    """Print a page of jobs."""
-    # An id is there to be copied: it is never cut, whatever the width.
-    table = Table(
-        Column("id", no_wrap=True, min_width=ID_CHARACTERS),
-        *(Column(name, overflow="fold") for name in ("kind", "state", "tries")),
-        *(Column(name, overflow="fold") for name in ("accepted", "ended", "last error")),
-    )
+def list_as_tsv(lines: "Sequence[Line]") -> str:
+    """Return jobs as tab-separated values under a line of names, for a pipe."""
+    rows = [("id", "kind", "state", "attempts", "accepted", "ended", "error", "sqlstate")]
     for line in lines:
-        error = " ".join(part for part in (line.error, line.sqlstate) if part)
-        add_row(
-            table,
-            str(line.id),
-            line.kind,
-            line.state,
-            str(line.attempts),
-            _time(line.enqueued_at),
-            _time(line.finished_at),
-            error,
-            style=STYLES.get(line.state, ""),
-        )
+        ended = "" if line.finished_at is None else line.finished_at.isoformat()
+        facts = (line.kind, line.state, str(line.attempts), line.enqueued_at.isoformat(), ended)
+        rows.append((str(line.id), *facts, line.error or "", line.sqlstate or ""))
+    return "\n".join("\t".join(map(visible, row)) for row in rows)
+
+
+def show_list(lines: "Sequence[Line]", console: "Console", now: datetime) -> None:
+    """Print a page of jobs, a line each, as far as the terminal is wide.
+
+    Columns that say the least are left out first. An id is there to be copied: it is never cut.
+    """
+    shown = [
+        column
+        for column in _COLUMNS
+        if console.width >= column.from_width
+        and (column.name != "error" or any(line.error for line in lines))
+    ]
+    table = Table(*map(_header, shown), box=None, pad_edge=False)
+    for line in lines:
+        cells = [column.cell(line, now) for column in shown]
+        add_row(table, *cells, style=STYLES.get(line.state, ""))
     console.print(table)
+
+
+class _Column(NamedTuple):
+    """A fact about a job, and from how many characters of the terminal on it is shown."""
+
+    name: str
+    from_width: int
+    cell: "Callable[[Line, datetime], str]"
+
+
+_COLUMNS: Final = (
+    _Column("id", 0, lambda line, _now: str(line.id)),
+    _Column("kind", 0, lambda line, _now: line.kind),
+    _Column("state", 58, lambda line, _now: line.state),
+    _Column("accepted", 70, lambda line, now: short_time(line.enqueued_at, now)),
+    _Column("ended after", 92, lambda line, _now: _took(line)),
+    _Column("error", 80, lambda line, _now: " ".join(filter(None, (line.error, line.sqlstate)))),
+)
+
+
+def _header(column: _Column) -> Column:
+    if column.name == "id":
+        return Column(column.name, no_wrap=True, min_width=ID_CHARACTERS)
+    return Column(column.name, no_wrap=True, overflow="ellipsis")
+
+
+def short_time(at: datetime, now: datetime) -> str:
+    """Return a time as a person reads it here: the clock's today, else the day as well.
+
+    Args:
+        at: the time.
+        now: the present time, in the time zone of the reader.
+    """
+    local = at.astimezone(now.tzinfo)
+    if local.date() == now.date():
+        return f"{local:%H:%M:%S}"
+    return f"{local:%d %b %H:%M}" if local.year == now.year else f"{local:%Y-%m-%d}"
+
+
+def _took(line: Line) -> str:
+    return "" if line.finished_at is None else short_span(line.finished_at - line.enqueued_at)
+
+
+def short_span(span: timedelta) -> str:
+    """Return a length of time in its two largest units, or in milliseconds.
+
+    >>> [short_span(timedelta(seconds=seconds)) for seconds in (0.0482, 9.64, 75, 93_780)]
+    ['48 ms', '9.6 s', '1m 15s', '1d 2h']
+    """
+    seconds = span.total_seconds()
+    if seconds < 1:
+        return f"{max(seconds, 0) * 1000:.0f} ms"
+    if seconds < 60:  # noqa: PLR2004 - a minute
+        return f"{seconds:.1f} s"
+    minutes, hours = divmod(int(seconds), 60)[0], int(seconds) // 3_600
+    if hours == 0:
+        return f"{minutes}m {int(seconds) % 60}s"
+    if hours < 24:  # noqa: PLR2004 - a day
+        return f"{hours}h {minutes % 60}m"
+    return f"{hours // 24}d {hours % 24}h"
 
 
 def whole_as_dict(job: Whole, *, payload: bool) -> dict[str, Any]:
