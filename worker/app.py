@@ -81,10 +81,15 @@ WAIT_MAX_S: Final = 5.0
 class Options:
     """A worker's options as arq reads them: every one is here, none is left to a default."""
 
-    def __init__(self, settings: Settings, subscribers: "Sequence[Subscriber]" = ()) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        subscribers: "Sequence[Subscriber]" = (),
+        jobs: "Mapping[str, Job] | None" = None,
+    ) -> None:
         self._settings = settings
         self._subscribers = subscribers
-        kinds = registry()
+        self._kinds = kinds = registry() if jobs is None else jobs
         check_timeouts(kinds)
         self.functions: list[Function] = arq_functions(kinds)
         self.queue_name = settings.queue_name
@@ -132,7 +137,7 @@ class Options:
         ctx[ENGINE] = engine
         events = ctx[EVENTS] = Events(log_events, *self._subscribers)
         sessions = create_sessions(engine)
-        kinds = registry()
+        kinds = self._kinds
         relay = Relay(sessions, ctx["redis"], settings.queue_name, events)
         # Before anything else: a worker that waits for its servers answers probes meanwhile.
         worker: TellerWorker | None = ctx.get(WORKER)
@@ -296,13 +301,21 @@ def terms_of(job: "Job") -> KindTerms:
     return KindTerms(job.payload.model_json_schema())
 
 
-async def migrate_database(engine: "AsyncEngine", schema: str = PUBLIC) -> str:
-    """Run missing migrations, register this code's kinds, and return the revision.
+async def migrate_database(
+    engine: "AsyncEngine", schema: str = PUBLIC, jobs: "Mapping[str, Job] | None" = None
+) -> str:
+    """Run missing migrations, register kinds of job, and return the revision.
+
+    Args:
+        engine: where to.
+        schema: where the tables are.
+        jobs: by kind; None: all that are registered.
 
     Raises:
         StartupError: the database is unsuitable, or another process migrates it.
     """
-    kinds = {kind: terms_of(job) for kind, job in registry().items()}
+    declared = registry() if jobs is None else jobs
+    kinds = {kind: terms_of(job) for kind, job in declared.items()}
     try:
         return await migrate(engine, kinds, schema)
     except (UnsuitableDatabaseError, MigrationBusyError) as error:
@@ -315,6 +328,7 @@ def create_worker(
     burst: bool = False,
     handle_signals: bool = True,
     subscribers: "Sequence[Subscriber]" = (),
+    jobs: "Mapping[str, Job] | None" = None,
 ) -> TellerWorker:
     """Return our loop with all options set; `run()` it, or await `async_run()`.
 
@@ -323,8 +337,9 @@ def create_worker(
         burst: work off what is queued, then end.
         handle_signals: whether SIGTERM drains it; False where the caller owns the signals.
         subscribers: called with every event, beside the log.
+        jobs: by kind, those that it runs; None: all that are registered.
     """
-    options = vars(Options(settings, subscribers))
+    options = vars(Options(settings, subscribers, jobs))
     # It works without Redis as well, so it does not wait for it to begin.
     options["redis_settings"].conn_retries = 1
     chosen = {name: option for name, option in options.items() if not name.startswith("_")}

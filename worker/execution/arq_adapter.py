@@ -13,7 +13,6 @@ from arq import Retry
 from arq.utils import ms_to_datetime
 from arq.worker import Function, func
 
-from jobs import registry
 from jobs._wire import completed_answer, rejected_answer
 from worker.errors import JobCancelledError, JobConflictError, JobDeadError
 from worker.execution import serializer as wire
@@ -71,7 +70,7 @@ class TellerWorker(Worker):
             return _to_loop(Later(NOT_READY_RETRY))
         delivery = _delivery_of(ending)
         if ending.reason != ABORTED:
-            return _to_loop(await executor.run(registry().get(delivery.job.kind), delivery))
+            return _to_loop(await executor.run(executor.jobs.get(delivery.job.kind), delivery))
         return _to_loop(await executor.cancel(delivery, "aborted by a client"))
 
 

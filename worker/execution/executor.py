@@ -156,7 +156,7 @@ class Executor:
         self._events = events
         self._open_store = open_store
         self._services = services
-        self._jobs = registry() if jobs is None else jobs
+        self.jobs = registry() if jobs is None else jobs
         self._instrument = instrument
         self._progress_of = progress_of
         self._error_text = error_text
@@ -203,7 +203,7 @@ class Executor:
         run.superseded += 1
         if run.superseded > SUPERSEDED_MAX:
             return Later(SUPERSEDED_RETRY)
-        run.resume(stored, self._jobs)
+        run.resume(stored, self.jobs)
         return None
 
     async def _try(self, run: Run) -> Outcome | Superseded:
@@ -250,7 +250,7 @@ class Executor:
         ended = outcome_in(stored, delivery, run.job)
         if ended is not None and not isinstance(ended, Superseded):
             return emit_outcome(self._events, delivery, ended)
-        run.resume(stored, self._jobs)
+        run.resume(stored, self.jobs)
         # A lease counts itself until it ends.
         return await self._end_if_deadly(run, stored.crashes - stored.is_leased)
 

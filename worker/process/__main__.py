@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from worker.app import create_worker
 from worker.errors import TellerError, report_error
@@ -22,6 +22,11 @@ from worker.process.memory import freeze_heap_once_started
 from worker.process.signals import is_ignored, release_signals
 from worker.process.supervisor import stop_with_supervisor
 from worker.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from jobs import Job
 
 BURST: Final = "--burst"
 
@@ -38,14 +43,20 @@ def become_worker(*, burst: bool) -> None:
     os.execv(sys.executable, command(burst=burst))  # noqa: S606 - no shell is what we want
 
 
-def main() -> int:
-    """Run the worker until a signal drains it, and return the exit code."""
+def main(jobs: "Mapping[str, Job] | None" = None) -> int:
+    """Run the worker until a signal drains it, and return the exit code.
+
+    Args:
+        jobs: by kind, those that it runs; None: all that are registered.
+    """
     try:
         settings = load_settings()
         configure_all_logs(settings.log_level)
         stop_with_supervisor()
         burst = BURST in sys.argv[1:]
-        worker = create_worker(settings, burst=burst, subscribers=[freeze_heap_once_started])
+        worker = create_worker(
+            settings, burst=burst, subscribers=[freeze_heap_once_started], jobs=jobs
+        )
         if not is_ignored(signal.SIGHUP):
             drain = partial(worker.handle_sig_wait_for_completion, signal.SIGHUP)
             worker.loop.add_signal_handler(signal.SIGHUP, drain)

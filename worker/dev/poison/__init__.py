@@ -1,0 +1,10 @@
+"""Jobs that misbehave in every known way, and the worker that runs them beside all others.
+
+`deeds.py` has what they do and how each must end, a table; `kinds.py` makes jobs of it. No worker
+but `python -m worker.dev.poison` knows them, so `jobs/` stays what callers can ask for.
+"""
+
+from worker.dev.poison.deeds import DEEDS, Deed
+from worker.dev.poison.kinds import JOBS, Poison, PoisonWithTime, poison
+
+__all__ = ["DEEDS", "JOBS", "Deed", "Poison", "PoisonWithTime", "poison"]
