@@ -1,7 +1,6 @@
 """What the next user of a connection finds: limits, leftovers, silence, and what it may write."""
 
 import asyncio
-import time
 from datetime import timedelta
 
 import asyncpg
@@ -12,7 +11,7 @@ import db.audit
 import db.connection
 import db.engine
 from db.audit import Audit, Rule, selected_by
-from db.connection import ROLLBACK_TIMEOUT_S
+from db.connection import DriverConnection
 from db.engine import ONE_MOMENT, create_engine, create_sessions
 from db.errors import sqlstate_of
 from db.statements import NotYoursError, clean
@@ -28,6 +27,7 @@ from tests.db.kit import PID, SilentProxy, left_on
 from worker.app import check_timeouts
 from worker.errors import StartupError
 
+DEADLINE_S = 30
 SELECT_ONE = clean("SELECT 1 /* known to be clean */")
 FUNCTIONS = """
     CREATE OR REPLACE FUNCTION leave_setting() RETURNS text LANGUAGE sql AS
@@ -381,32 +381,58 @@ async def test_a_job_that_ran_out_of_time_under_a_silent_server_knows_it(mute):
     assert engine.pool.checkedout() == 0
 
 
-async def test_giving_up_takes_no_longer_than_one_rollback_may(mute):
+@pytest.mark.parametrize("use", ["transaction", "session"])
+async def test_giving_up_waits_for_one_answer_and_no_second(mute, monkeypatch, use):
     proxy, engine = mute
-    for use in (_use_transaction, _use_session):
-        proxy.speak()
-        task = asyncio.ensure_future(use(engine))
-        await asyncio.sleep(0.3)
+    unanswered = []
+
+    def note(method):
+        whole = getattr(DriverConnection, method)
+
+        async def noted(connection, *args, **options):
+            try:
+                return await whole(connection, *args, **options)
+            finally:
+                if connection.is_silent:
+                    unanswered.append(method)
+
+        monkeypatch.setattr(DriverConnection, method, noted)
+
+    note("roll_back")
+    note("close")
+    monkeypatch.setattr(db.connection, "ROLLBACK_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(db.connection, "CLOSE_TIMEOUT_S", 0.3)
+    sleeping = asyncio.Event()
+    task = asyncio.ensure_future(USES[use](engine, sleeping.set))
+    async with asyncio.timeout(DEADLINE_S):
+        await sleeping.wait()
         proxy.fall_silent()
-        await asyncio.sleep(0)
-        began = time.monotonic()
         task.cancel()
         await asyncio.wait({task})
-        assert time.monotonic() - began < ROLLBACK_TIMEOUT_S + 1.5, use
-        assert engine.pool.checkedout() == 0
 
+    assert len(unanswered) == 1
+    assert engine.pool.checkedout() == 0
     proxy.speak()
     assert await pid_of(engine)
 
 
-async def _use_transaction(engine):
+async def _use_transaction(engine, at_work=lambda: None):
     async with JobTransaction(engine) as transaction:
-        await transaction.session.execute(text("SELECT pg_sleep(10)"))
+        await _sleep_long(transaction.session, at_work)
 
 
-async def _use_session(engine):
+async def _use_session(engine, at_work=lambda: None):
     async with create_sessions(engine)() as session:
-        await session.execute(text("SELECT pg_sleep(10)"))
+        await _sleep_long(session, at_work)
+
+
+async def _sleep_long(session, at_work):
+    await session.execute(text("SELECT 1"))
+    asyncio.get_running_loop().call_soon(at_work)  # when the statement was sent
+    await session.execute(text("SELECT pg_sleep(100)"))
+
+
+USES = {"transaction": _use_transaction, "session": _use_session}
 
 
 async def test_a_job_that_was_cut_short_by_a_server_that_answers_is_not_called_silent(small):
@@ -427,10 +453,9 @@ async def test_a_connection_that_went_silent_while_pooled_is_given_up_at_begin(m
     await pid_of(engine)
     proxy.fall_silent()
 
-    for use in (_use_transaction, _use_session):
-        began = time.monotonic()
-        await failure_of(use(engine))
-        assert time.monotonic() - began < 4
+    for use in USES.values():
+        async with asyncio.timeout(DEADLINE_S):
+            await failure_of(use(engine))
         proxy.speak()
         await pid_of(engine)
         proxy.fall_silent()
