@@ -46,7 +46,11 @@ async def test_five_hundred_random_cancels_leave_no_outcome_in_doubt(sessions, e
     assert engine.pool.checkedout() == 0
 
     # Whatever was cancelled runs when it is delivered again, and what was not is a duplicate.
-    await asyncio.gather(*(executor.run(again(delivery)) for delivery in deliveries))
+    async def deliver_again(delivery):
+        async with in_turn:
+            assert isinstance(await executor.run(again(delivery)), Finished)
+
+    await asyncio.gather(*map(deliver_again, deliveries))
 
     assert await executor.sent(ids) == ids
     assert executor.count("job.duplicate") == len(sent)

@@ -98,6 +98,19 @@ async def running(settings, worker_of=lambda _worker: None):
         await asyncio.wait({task})
 
 
+async def lose(valkey, emitted):
+    """Kill Valkey, and wait until the worker has noticed that, and not something earlier."""
+    emitted.pop("redis.lost", None)
+    await asyncio.to_thread(valkey.kill)
+    await wait_for_event(emitted, "redis.lost")
+
+
+async def bring_back(valkey, emitted):
+    emitted.pop("redis.back", None)
+    await asyncio.to_thread(valkey.start)
+    await wait_for_event(emitted, "redis.back")
+
+
 async def wait_for_event(emitted, name):
     async with asyncio.timeout(DEADLINE_S):
         await emitted.setdefault(name, asyncio.Event()).wait()
@@ -156,14 +169,12 @@ async def test_jobs_are_claimed_from_postgresql_until_redis_answers_again(
     settings, sessions, valkey
 ):
     async with running(settings) as emitted:
-        await asyncio.to_thread(valkey.kill)
-        await wait_for_event(emitted, "redis.lost")
+        await lose(valkey, emitted)
         ids = [await accept(sessions, a_letter(1, "on the way")) for _ in range(20)]
         await finished(sessions, ids)
         assert sorted(await letters_at(sessions, "on the way")) == sorted(ids)
 
-        await asyncio.to_thread(valkey.start)
-        await wait_for_event(emitted, "redis.back")
+        await bring_back(valkey, emitted)
         more = [await accept(sessions, a_letter(1, "on the way")) for _ in range(5)]
         await finished(sessions, more)
         assert sorted(await letters_at(sessions, "on the way")) == sorted(ids + more)
@@ -272,8 +283,7 @@ async def test_what_runs_when_redis_is_lost_is_leased_before_anything_is_claimed
     async with running(settings, workers.append) as emitted:
         job_id = await accept(sessions)
         await until(lambda: post.begun)
-        await asyncio.to_thread(valkey.kill)
-        await wait_for_event(emitted, "redis.lost")
+        await lose(valkey, emitted)
 
         async def leased():
             return (await row_of(sessions, job_id)).leased_by == workers[0].worker_id
@@ -329,8 +339,7 @@ async def test_a_suspect_does_not_wait_for_ends_that_redis_does_not_take(
     async with running(settings) as emitted:
         ended = await accept(sessions)
         await until(lambda: post.begun)
-        await asyncio.to_thread(valkey.kill)
-        await wait_for_event(emitted, "redis.lost")
+        await lose(valkey, emitted)
         post.open.set()
         await finished(sessions, [ended])
         suspect = await accept(sessions, a_letter(1, "1 High Street"))
@@ -363,8 +372,7 @@ async def test_a_job_that_another_worker_still_runs_when_redis_is_back_waits_for
 ):
     workers = []
     async with running(settings, workers.append) as emitted:
-        await asyncio.to_thread(valkey.kill)
-        await wait_for_event(emitted, "redis.lost")
+        await lose(valkey, emitted)
         async with sessions() as session, session.begin():
             job_id = await session.scalar(
                 text(
@@ -374,8 +382,8 @@ async def test_a_job_that_another_worker_still_runs_when_redis_is_back_waits_for
                 ),
                 {"payload": a_letter().model_dump_json()},
             )
-        await asyncio.to_thread(valkey.start)
-        await wait_for_event(emitted, "redis.back")
+        await bring_back(valkey, emitted)
+        await until(lambda: workers[0].connection.available)
         sent = queued_job(str(job_id), "send_letter", a_letter().model_dump_json(), None)
         await put(workers[0].pool, [sent])
 
