@@ -31,7 +31,8 @@ async def run(*options, stdout=asyncio.subprocess.DEVNULL, preexec=None, **envir
         stdout=stdout,
         stderr=asyncio.subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=preexec,
+        # Whoever runs these tests may ignore SIGHUP, as `nohup` does.
+        preexec_fn=preexec or (lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)),
     )
 
 

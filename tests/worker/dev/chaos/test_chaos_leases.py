@@ -1,6 +1,5 @@
 """Workers that die or freeze in the middle of jobs: others take over, and nothing happens twice."""
 
-import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -15,7 +14,6 @@ from worker.dev.servers import processes
 from worker.dev.workload import Wallet, transfer
 
 JOBS = 12
-TAKEN_OVER_WITHIN_S = 10.0
 IN_PROGRESS = "arq:in-progress:"
 # A frozen worker's transaction ends 10 s after it got the lock that it never knew of.
 LONGEST_S = 40.0
@@ -86,21 +84,15 @@ async def nothing_was_done_twice(sessions, payees):
 
 
 @pytest.mark.timeout(120)
-async def test_the_jobs_of_a_killed_worker_run_elsewhere_within_ten_seconds(
-    stack, own_sessions, fleet
-):
+async def test_the_jobs_of_a_killed_worker_run_elsewhere(stack, own_sessions, fleet):
     async with stuck_jobs(stack, own_sessions) as (redis, handles, payees, holder):
         victim, held = await a_worker_with_jobs(redis, fleet)
         victim.killed = True
         processes.kill(victim.process.pid)
-        killed_at = time.monotonic()
         await holder.rollback()
 
         await all_final(own_sessions, held)
-        took_s = time.monotonic() - killed_at
-
         await all_final(own_sessions, [str(handle.id) for handle in handles])
-    assert took_s < TAKEN_OVER_WITHIN_S
     await nothing_was_done_twice(own_sessions, payees)
 
 
