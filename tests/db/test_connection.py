@@ -11,7 +11,6 @@ import db.audit
 import db.connection
 import db.engine
 from db.audit import Audit, Rule, selected_by
-from db.connection import DriverConnection
 from db.engine import ONE_MOMENT, create_engine, create_sessions
 from db.errors import sqlstate_of
 from db.statements import NotYoursError, clean
@@ -386,20 +385,20 @@ async def test_giving_up_waits_for_one_answer_and_no_second(mute, monkeypatch, u
     proxy, engine = mute
     unanswered = []
 
-    def note(method):
-        whole = getattr(DriverConnection, method)
+    def note(of, method):
+        whole = getattr(of, method)
 
-        async def noted(connection, *args, **options):
+        async def noted(*args, **options):
             try:
-                return await whole(connection, *args, **options)
-            finally:
-                if connection.is_silent:
-                    unanswered.append(method)
+                return await whole(*args, **options)
+            except TimeoutError:
+                unanswered.append(method)
+                raise
 
-        monkeypatch.setattr(DriverConnection, method, noted)
+        monkeypatch.setattr(of, method, noted)
 
-    note("roll_back")
-    note("close")
+    note(asyncpg.Connection, "execute")
+    note(asyncpg.Connection, "close")
     monkeypatch.setattr(db.connection, "ROLLBACK_TIMEOUT_S", 0.3)
     monkeypatch.setattr(db.connection, "CLOSE_TIMEOUT_S", 0.3)
     sleeping = asyncio.Event()
