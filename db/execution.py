@@ -64,6 +64,8 @@ class Stored:
     enqueued_at: datetime
     crashes: int
     """Processes that died while they ran it, in a row."""
+    waits: timedelta
+    """Until it is due, by the server's clock; not positive where it is."""
     is_leased: bool
     """Whether a worker runs it from this row; then `crashes` counts this run, too."""
     standing: Standing
@@ -108,6 +110,7 @@ FINISH: Final = clean("""
 FIND = text("""
     SELECT id, kind, state, CAST(payload AS text) AS payload_json, result, enqueued_at, crashes,
            leased_by IS NOT NULL AS is_leased, attempts, conflicts, blocked_by,
+           run_at - clock_timestamp() AS waits,
            coalesce(CAST(extract(epoch FROM clock_timestamp() - blocked_since) AS float8), 0)
              AS blocked_s,
            kind = :kind AND payload = CAST(:payload AS jsonb) AS same_payload
@@ -230,6 +233,7 @@ class Record:
             result=row.result,
             enqueued_at=row.enqueued_at,
             crashes=row.crashes,
+            waits=row.waits,
             is_leased=row.is_leased,
             standing=standing,
             same_payload=row.same_payload,

@@ -82,6 +82,13 @@ class JobRecord(Base):
             unique=True,
             postgresql_where=text("key IS NOT NULL"),
         ),
+        Index(
+            "jobs_unique_hash_key",
+            "kind",
+            "unique_hash",
+            unique=True,
+            postgresql_where=text("unique_hash IS NOT NULL"),
+        ),
         Index("jobs_runnable_idx", "run_at", "id", postgresql_where=text("state = 'queued'")),
         Index(
             "jobs_undispatched_idx",
@@ -114,6 +121,8 @@ class JobRecord(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=text("uuidv7()"))
     kind: Mapped[str]
     key: Mapped[str | None]
+    unique_hash: Mapped[int | None]
+    """Of the payload, where it identifies the job as a key would."""
     payload: Mapped[Any] = mapped_column(JSONB)
     state: Mapped[str] = mapped_column(server_default=text("'queued'"))
     result: Mapped[Any | None] = mapped_column(JSONB)

@@ -15,6 +15,7 @@ TIMEOUT_DEFAULT = timedelta(seconds=10)
 ATTEMPTS_MAX_DEFAULT = 5
 BACKOFF_BASE_DEFAULT = timedelta(seconds=2)
 BACKOFF_CAP_DEFAULT = timedelta(minutes=10)
+UNIQUE_FOR_MAX = timedelta(days=3_650)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,20 @@ class Policy:
     The handler's effect must then be idempotent by the job's id."""
     kept_for: timedelta | None = None
     """How long PostgreSQL keeps a finished job, and with it its id and key; None: forever."""
+    unique_for: timedelta | None = None
+    """A payload enqueued again without a key, within this time of its acceptance, is the same job.
+    One that is dead or cancelled stands in nobody's way."""
+    replace: bool = False
+    """While a job waits, enqueueing it again (the same key, or without one the same payload) puts
+    the newer payload and time in place of the older; at most `unique_for` after its acceptance it
+    runs all the same. Once it is over, it is a new job."""
+
+    def __post_init__(self) -> None:
+        """Check what belongs together."""
+        if self.unique_for is not None and not timedelta() < self.unique_for <= UNIQUE_FOR_MAX:
+            raise ValueError(f"unique_for is more than 0, and {UNIQUE_FOR_MAX.days} days at most")
+        if self.replace and self.unique_for is None:
+            raise ValueError("replace=True needs unique_for, the longest that it may put a job off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +89,8 @@ def job(  # noqa: PLR0913 - a job's whole policy, by name
     backoff_cap: timedelta = BACKOFF_CAP_DEFAULT,
     snapshot: bool = False,
     kept_for: timedelta | None = None,
+    unique_for: timedelta | None = None,
+    replace: bool = False,
     schedules: Sequence[Schedule] = (),
 ) -> Callable[[Handler], Job]:
     """Make a handler a job: `@job(TransferFunds, timeout=timedelta(seconds=10))`.
@@ -87,6 +104,8 @@ def job(  # noqa: PLR0913 - a job's whole policy, by name
         backoff_cap=backoff_cap,
         snapshot=snapshot,
         kept_for=kept_for,
+        unique_for=unique_for,
+        replace=replace,
     )
 
     def decorate(handler: Handler) -> Job:

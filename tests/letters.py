@@ -40,15 +40,26 @@ with in_the_folder():
     file: Any = import_module("jobs.send_letter")
     SEND_CARD: jobs.Job = import_module("jobs.send_card").send_card
     repeat: Any = import_module("jobs.repeat_value")
+    copy: Any = import_module("jobs.copy_letter")
+    wind: Any = import_module("jobs.wind_clock")
 
 SEND_LETTER: jobs.Job = file.send_letter
 SendLetter: Any = file.SendLetter
 RepeatValue: Any = repeat.RepeatValue
 Repeated: Any = repeat.Repeated
 LetterSent: Any = file.LetterSent
+COPY_LETTER: jobs.Job = copy.copy_letter
+CopyLetter: Any = copy.CopyLetter
+WindClock: Any = wind.WindClock
 
 
-SAMPLE_JOBS: list[jobs.Job] = [SEND_LETTER, SEND_CARD, repeat.repeat_value]
+SAMPLE_JOBS: list[jobs.Job] = [
+    SEND_LETTER,
+    SEND_CARD,
+    repeat.repeat_value,
+    COPY_LETTER,
+    wind.wind_clock,
+]
 
 
 def a_letter(pages=1, address="12 High Street"):

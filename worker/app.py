@@ -298,7 +298,11 @@ async def open_services(
 
 def terms_of(job: "Job") -> KindTerms:
     """Return on what terms the database accepts a job's kind, whichever door it comes through."""
-    return KindTerms(job.payload.model_json_schema())
+    return KindTerms(
+        payload_schema=job.payload.model_json_schema(),
+        unique_for=job.policy.unique_for,
+        replaces=job.policy.replace,
+    )
 
 
 async def migrate_database(

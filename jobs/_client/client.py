@@ -192,6 +192,7 @@ class Client:
             job_id_of(enqueued.redis_id),
             enqueued.redis_id,
             enqueued.created,
+            enqueued.replaced,
             recorded=recorded,
             _follower=self._follower,
         )

@@ -26,14 +26,17 @@ class Handle:
     created: bool | None = None
     """Whether this call created the job. False: it was already accepted, with the same payload.
     None: the handle was made from an id."""
+    replaced: bool = False
+    """Whether this call's payload and time took the place of older ones, in a job that waits: its
+    kind declares `replace`."""
     recorded: bool = False
     """Whether the job was accepted in PostgreSQL, so that Redis may not have it yet."""
     _follower: "Follower" = field(repr=False, compare=False, kw_only=True)
 
     @property
     def duplicate(self) -> bool:
-        """Whether the same key and payload had already been accepted."""
-        return self.created is False
+        """Whether the same key and payload had already been accepted, and nothing has changed."""
+        return self.created is False and not self.replaced
 
     async def status(self) -> "Status":
         """Return where the job is now, by its row where the client has `sessions`.

@@ -1,11 +1,14 @@
 """Jobs through Redis alone, in arq's own layout and in JSON. See docs/wire.md."""
 
+import hashlib
 import json
+import time
 from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from .._errors import KeyConflictError
+from .._errors import DoorClosedError, KeyConflictError
+from .._registry import registry
 from .._wire import QueuedJob, create, milliseconds, redis_id_of
 from .request import CheckedRequest, Enqueued
 
@@ -24,9 +27,11 @@ async def enqueue_in_redis(
 
     Raises:
         KeyConflictError: a key belongs to a job with another payload; the others are queued.
+        DoorClosedError: the kind replaces payloads, which only PostgreSQL can.
         redis.exceptions.RedisError: Redis is away; asking again with the same keys is safe.
     """
-    jobs = [_queued(request) for request in requests]
+    now_s = time.time()
+    jobs = [_queued(request, now_s) for request in requests]
     existing = await create(redis, jobs, queue_name)
     for job, request, found in zip(jobs, requests, existing, strict=True):
         if found is not None and not _is_same(request, found):
@@ -39,14 +44,31 @@ async def enqueue_in_redis(
     ]
 
 
-def _queued(request: CheckedRequest) -> QueuedJob:
+def _queued(request: CheckedRequest, now_s: float) -> QueuedJob:
     return QueuedJob(
-        id=redis_id_of(request.kind, request.key),
+        id=redis_id_of(request.kind, _key_of(request, now_s)),
         kind=request.kind,
         payload_json=request.payload_json,
         run_at_ms=None if request.run_at is None else milliseconds(request.run_at),
         delay_ms=None if request.delay is None else round(request.delay / MILLISECOND),
     )
+
+
+def _key_of(request: CheckedRequest, now_s: float) -> str | None:
+    """Return the caller's key; or, where the kind is unique for a time, its payload's of now."""
+    job = registry().get(request.kind)
+    if job is None or job.policy.unique_for is None:
+        return request.key
+    if job.policy.replace:
+        raise DoorClosedError(
+            f"a job of kind {request.kind} takes a newer payload in PostgreSQL alone: pass "
+            "session=…, or make the Client with `sessions`"
+        )
+    if request.key is not None:
+        return request.key
+    window = int(now_s // job.policy.unique_for.total_seconds())
+    digest = hashlib.sha256(request.payload_json.encode()).hexdigest()
+    return f"unique:{digest}:{window}"
 
 
 def _is_same(request: CheckedRequest, found: "bytes | str") -> bool:

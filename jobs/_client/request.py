@@ -50,6 +50,8 @@ class Enqueued:
     redis_id: str
     created: bool
     """False: the job was already accepted, with the same payload."""
+    replaced: bool = False
+    """True: a job that waits has taken this payload and time in place of its own."""
     run_at: datetime | None = None
     """Not before this time, where the server that accepted the job has said so."""
 

@@ -35,7 +35,8 @@ _SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 # One statement for one job or thousands. `try_enqueue_job` returns a refusal instead of raising it,
 # which leaves the caller's transaction usable.
 TRY_ENQUEUE: Final = """
-    SELECT answer.id, answer.created, due.run_at, answer.fault, answer.message, answer.hint
+    SELECT answer.id, answer.created, answer.replaced, due.run_at,
+           answer.fault, answer.message, answer.hint
     FROM ROWS FROM (
       pg_catalog.jsonb_to_recordset(CAST(:requests AS pg_catalog.jsonb))
       AS (kind pg_catalog.text, payload pg_catalog.jsonb, key pg_catalog.text,
@@ -133,7 +134,7 @@ class JobTable:
             if row.fault is not None:
                 raise FAULTS.get(row.fault, ClientError)(f"{row.message}: {row.hint}")
         self._have_told(session, [row.id for row in rows], requests)
-        return [Enqueued(str(row.id), row.created, row.run_at) for row in rows]
+        return [Enqueued(str(row.id), row.created, row.replaced, row.run_at) for row in rows]
 
     def _have_told(
         self, session: "Session", ids: "Sequence[UUID]", requests: "Sequence[CheckedRequest]"

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import uuid
+from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
@@ -103,6 +104,14 @@ async def test_the_arq_snippet_enqueues(redis, redis_url, capsys):
     await names["pool"].aclose()
 
     assert "queued" in capsys.readouterr().out
+
+
+async def test_the_kind_of_which_the_newest_wins_is_what_the_page_says():
+    names = {}
+    await execute(blocks("python")[2], names)
+    policy = names["refresh_search"].policy
+
+    assert (policy.replace, policy.unique_for) == (True, timedelta(minutes=10))
 
 
 def test_no_block_is_left_out():

@@ -200,6 +200,8 @@ class Executor:
                 return step
 
     def _begin_anew(self, run: Run, stored: "Stored") -> Later | None:
+        if not_due := _not_due(run.job, stored):
+            return not_due
         run.superseded += 1
         if run.superseded > SUPERSEDED_MAX:
             return Later(SUPERSEDED_RETRY)
@@ -208,7 +210,7 @@ class Executor:
 
     async def _try(self, run: Run) -> Outcome | Superseded:
         """Run the job once, from its row to its commit."""
-        if (run.delivery.needs_its_row or run.tries > 1) and (ended := await self._open(run)):
+        if _needs_its_row(run) and (ended := await self._open(run)):
             return ended
         payload = self._parse(run.job, run.delivery)
         if run.job is None or payload is None or isinstance(payload, Failure):
@@ -250,6 +252,8 @@ class Executor:
         ended = outcome_in(stored, delivery, run.job)
         if ended is not None and not isinstance(ended, Superseded):
             return emit_outcome(self._events, delivery, ended)
+        if not_due := _not_due(run.job, stored):
+            return not_due
         run.resume(stored, self.jobs)
         # A lease counts itself until it ends.
         return await self._end_if_deadly(run, stored.crashes - stored.is_leased)
@@ -390,6 +394,19 @@ class Executor:
         if stored is None or stored.state == "queued":
             return Later(ABORT_RETRY)  # deleted, or replayed, in this moment
         return Finished(stored.state, stored.result, replayed=not cancelled)
+
+
+def _needs_its_row(run: Run) -> bool:
+    """Return whether a try begins with the job's row; a newer payload may stand there."""
+    replaces = run.job is not None and run.job.policy.replace
+    return run.delivery.needs_its_row or run.tries > 1 or replaces
+
+
+def _not_due(job: "Job | None", stored: "Stored") -> Later | None:
+    """Return what becomes of a job whose time was moved after it was sent; None if it is due."""
+    if job is None or not job.policy.replace or stored.is_leased or stored.waits <= timedelta():
+        return None
+    return Later(stored.waits)
 
 
 async def call_handler(job: "Job", context: Context, payload: "Payload") -> object:

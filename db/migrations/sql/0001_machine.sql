@@ -14,6 +14,8 @@ CREATE TABLE jobs (
   id uuid DEFAULT uuidv7() CONSTRAINT jobs_pkey PRIMARY KEY,
   kind text NOT NULL,
   key text,
+  -- Of the payload, where it identifies the job: the kind is unique for a time, and there is no key.
+  unique_hash bigint,
   payload jsonb NOT NULL,
   state text NOT NULL DEFAULT 'queued'
     CONSTRAINT jobs_state_check
@@ -39,6 +41,7 @@ CREATE TABLE jobs (
   CONSTRAINT jobs_finished_check CHECK ((state = 'queued') = (finished_at IS NULL))
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
 CREATE UNIQUE INDEX jobs_kind_key_key ON jobs (kind, key) WHERE key IS NOT NULL;
+CREATE UNIQUE INDEX jobs_unique_hash_key ON jobs (kind, unique_hash) WHERE unique_hash IS NOT NULL;
 CREATE INDEX jobs_runnable_idx ON jobs (run_at, id) WHERE state = 'queued';
 -- What Redis never had: the relay's look for it costs as much as there is to find.
 CREATE INDEX jobs_undispatched_idx ON jobs (run_at, id)
@@ -233,20 +236,27 @@ END $$;
 -- Accept one job, or return why not: a refusal leaves the caller's transaction usable.
 -- The same key (or id) with the same payload returns the job accepted before; with another payload
 -- it is refused. `created` tells the two apart. Payloads are the same if jsonb says so, which
--- compares numbers by value. `fault` is NULL or a SQLSTATE: TL001 unknown kind, TL002 invalid
+-- compares numbers by value.
+--
+-- Without a key, a payload is unique for as long as its kind says (`unique_for`). Where the kind
+-- says `replaces`, a job that has not begun takes the newer payload and time, never later than
+-- `unique_for` after its acceptance; one that is over has lost its key to the new job. `fault` is NULL or a SQLSTATE: TL001 unknown kind, TL002 invalid
 -- payload, TL003 key conflict, TL004 invalid key, TL005 invalid run_at.
 CREATE FUNCTION try_enqueue_job(
   p_kind text, p_payload jsonb, p_key text, p_run_at timestamptz, p_id uuid, p_traceparent text,
-  OUT id uuid, OUT state text, OUT created boolean, OUT fault text, OUT message text, OUT hint text
+  OUT id uuid, OUT state text, OUT created boolean, OUT replaced boolean,
+  OUT fault text, OUT message text, OUT hint text
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-  p_schema jsonb;
+  terms {schema}.job_kinds;
+  payload_hash bigint;
+  due CONSTANT timestamptz := coalesce(p_run_at, clock_timestamp());
   payload_bytes CONSTANT int := octet_length(p_payload::text);
   misfit text;
   stored {schema}.jobs;
 BEGIN
-  SELECT payload_schema INTO p_schema FROM {schema}.job_kinds WHERE kind = p_kind;
+  SELECT * INTO terms FROM {schema}.job_kinds WHERE kind = p_kind;
   IF NOT FOUND THEN
     fault := 'TL001';
     message := format('unknown job kind %s', quote_nullable(left(p_kind, 100)));
@@ -273,7 +283,7 @@ BEGIN
     WHEN payload_bytes > 200 AND jsonb_path_exists(
       p_payload, 'strict $.**{100} ? (@.type() == "array" || @.type() == "object")')
       THEN 'the payload is nested more than 100 deep'
-    ELSE {schema}.schema_fault(p_schema, p_payload, 'payload', p_schema)
+    ELSE {schema}.schema_fault(terms.payload_schema, p_payload, 'payload', terms.payload_schema)
   END;
   IF misfit IS NOT NULL THEN
     fault := 'TL002';
@@ -282,10 +292,13 @@ BEGIN
     RETURN;
   END IF;
 
+  IF terms.unique_for IS NOT NULL AND p_key IS NULL THEN
+    payload_hash := jsonb_hash_extended(p_payload, 0);
+  END IF;
+  replaced := false;
   LOOP
-    INSERT INTO {schema}.jobs AS j (id, kind, key, payload, run_at, traceparent)
-      VALUES (coalesce(p_id, uuidv7()), p_kind, p_key, p_payload,
-              coalesce(p_run_at, clock_timestamp()),
+    INSERT INTO {schema}.jobs AS j (id, kind, key, unique_hash, payload, run_at, traceparent)
+      VALUES (coalesce(p_id, uuidv7()), p_kind, p_key, payload_hash, p_payload, due,
               -- A caller's context for tracing is 55 characters; anything long is none.
               CASE WHEN length(p_traceparent) <= 200 THEN p_traceparent END)
       ON CONFLICT DO NOTHING
@@ -295,10 +308,35 @@ BEGIN
       RETURN;
     END IF;
     -- A new statement has a new snapshot: it sees the row that the insert waited for.
-    SELECT * INTO stored FROM {schema}.jobs WHERE id = p_id OR (kind = p_kind AND key = p_key)
+    SELECT * INTO stored FROM {schema}.jobs
+      WHERE id = p_id OR (kind = p_kind AND (key = p_key OR unique_hash = payload_hash))
       ORDER BY (id = p_id) DESC NULLS LAST LIMIT 1;
-    EXIT WHEN FOUND;
     -- Retention deleted the row in between: insert again.
+    CONTINUE WHEN NOT FOUND;
+    EXIT WHEN stored.id = p_id OR terms.unique_for IS NULL;
+    IF (CASE
+      WHEN terms.replaces THEN stored.state <> 'queued'
+      WHEN p_key IS NOT NULL THEN false
+      ELSE stored.state IN ('dead', 'cancelled') OR stored.payload <> p_payload
+        OR stored.enqueued_at <= clock_timestamp() - terms.unique_for
+    END) THEN
+      -- What identified it is free for a new job, which the next round inserts.
+      UPDATE {schema}.jobs SET key = NULL, unique_hash = NULL
+        WHERE id = stored.id AND state = stored.state;
+      CONTINUE;
+    END IF;
+    EXIT WHEN NOT terms.replaces;
+    -- A run with the older payload meets the newer one at its fence, and begins anew.
+    UPDATE {schema}.jobs AS j
+      SET payload = p_payload, run_at = least(due, j.enqueued_at + terms.unique_for),
+          attempts = 0, conflicts = 0, crashes = 0, blocked_since = NULL, blocked_by = NULL,
+          leased_by = NULL
+      WHERE j.id = stored.id AND j.state = 'queued'
+      RETURNING j.id, j.state INTO try_enqueue_job.id, try_enqueue_job.state;
+    replaced := FOUND;
+    IF replaced THEN
+      RETURN;
+    END IF;
   END LOOP;
   IF stored.kind <> p_kind OR stored.payload <> p_payload THEN
     fault := 'TL003';
@@ -314,7 +352,7 @@ END $$;
 -- Accept one job, or raise why not (SQLSTATE TL001 to TL005, see try_enqueue_job).
 CREATE FUNCTION accept_job(
   p_kind text, p_payload jsonb, p_key text, p_run_at timestamptz, p_id uuid, p_traceparent text,
-  OUT id uuid, OUT state text, OUT created boolean
+  OUT id uuid, OUT state text, OUT created boolean, OUT replaced boolean
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   answer record;
@@ -328,6 +366,7 @@ BEGIN
   id := answer.id;
   state := answer.state;
   created := answer.created;
+  replaced := answer.replaced;
 END $$;
 
 -- The public door for every language: psql> SELECT enqueue_job('transfer_funds', '{…}', 'order-42');
