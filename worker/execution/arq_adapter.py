@@ -58,7 +58,7 @@ class TellerWorker(Worker):
         super().__init__(*args, **kwargs)
         self.ctx[WORKER] = self
         self.runner.is_final = is_final
-        self.runner.confirm_end = self._confirm_end
+        self.ends.confirm_end = self._confirm_end
 
     async def _confirm_end(self, ending: "Ending") -> "RunOutcome":
         """Return how a job ends that a client aborted, or that the loop would end without a run.

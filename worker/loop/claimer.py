@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from .claims import Claim
+from .doorbell import BELL_SUFFIX
 from .scripts import CLAIM, DISOWN, QUARANTINE
 
 if TYPE_CHECKING:
@@ -44,9 +45,10 @@ class Batch:
 class Claimer:
     """Claims jobs of one queue for one worker."""
 
-    def __init__(self, claims: "Claims", bell_key: str) -> None:
+    def __init__(self, claims: "Claims", queue_name: str) -> None:
         self._claims = claims
-        self._keys = (claims.queue_name, bell_key)
+        self._queue_name = queue_name
+        self._keys = (queue_name, queue_name + BELL_SUFFIX)
 
     async def claim(
         self,
@@ -67,7 +69,7 @@ class Claimer:
             *(BODY_BYTES_MAX, BODIES_BYTES_MAX),
             *only,
         )
-        return _parse(await CLAIM(redis, self._keys, args))
+        return _parse(await CLAIM(redis, self._keys, args), self._queue_name)
 
     async def set_aside(self, redis: "ArqRedis", batch: Batch) -> None:
         """Move what cannot be a job from the queue into its quarantine."""
@@ -81,7 +83,7 @@ class Claimer:
         return int(await DISOWN(redis, self._keys, args))
 
 
-def _parse(reply: "list[Any]") -> Batch:
+def _parse(reply: "list[Any]", queue_name: str) -> Batch:
     now_ms, next_due_ms = int(reply[0]), _time_ms(reply[1])
     batch = Batch(
         next_due_in_s=(next_due_ms - now_ms) / 1000 if next_due_ms else None,
@@ -100,7 +102,7 @@ def _parse(reply: "list[Any]") -> Batch:
             score_ms = int(score)
         except ValueError:
             score_ms = _time_ms(score)
-        claim = Claim(job_id, body, tries, score_ms)
+        claim = Claim(job_id, body, tries, score_ms, queue_name=queue_name)
         if type(body) is int:
             claim.body, claim.body_size = None, body
         if aborted_at is not None:

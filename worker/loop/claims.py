@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from arq.constants import default_queue_name
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -28,6 +30,8 @@ class Claim:
     score: int
     """When the job was due, in Unix milliseconds."""
     aborted_at_ms: float | None = None
+    queue_name: str = default_queue_name
+    """The queue that the job came from."""
     crashes: int = 0
     """How many earlier claims of the job never ended: their processes died under it."""
     body_size: int = 0
@@ -56,10 +60,9 @@ class Claim:
 
 @dataclass(slots=True, eq=False)
 class Claims:
-    """The jobs of one queue that one worker holds."""
+    """The jobs that one worker holds, of all its queues."""
 
     worker_id: str
-    queue_name: str
     lease_s: float
     held: dict[str, Claim] = field(default_factory=dict)
 
@@ -81,9 +84,13 @@ class Claims:
         while batch := list(islice(owned, RENEWAL_MAX)):
             yield batch
 
-    def renewal(self, claims: "Iterable[Claim]", *, take_lapsed: bool) -> list[Any]:
-        """Return the arguments of `renew.lua`."""
+    def renewal(
+        self, claims: "Iterable[Claim]", *, take_lapsed: bool
+    ) -> tuple[list[str], list[Any]]:
+        """Return the keys and the arguments of `renew.lua`."""
+        numbers: dict[str, int] = {}
         args: list[Any] = [self.worker_id, self.lease_ms, int(take_lapsed)]
         for claim in claims:
-            args += (claim.job_id, claim.tries)
-        return args
+            number = numbers.setdefault(claim.queue_name, len(numbers) + 1)
+            args += (number, claim.job_id, claim.tries)
+        return list(numbers), args

@@ -4,10 +4,11 @@ import asyncio
 import logging
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
+from .completions import Completion
 from .connection import LOSS_ERRORS, backoff_s, draw_jitter
 from .scripts import FINISH
 
@@ -32,27 +33,6 @@ BATCH_FRACTION: Final = 0.25
 """With a backlog, send once a quarter of the slots have ended ..."""
 BATCH_PATIENCE_S: Final = 0.002
 """... or after 2 ms, whichever is first: a call costs as much as a short job."""
-
-
-@dataclass(
-    slots=True
-)  # not frozen, because one is made for every job: it costs three times as much
-class Completion:
-    """How one job ended, as `finish.lua` reads it."""
-
-    job_id: str
-    tries: int
-    kind: Literal["done", "again", "back", "unrun"]
-    """`done`: delete it. `again`: queue it again. `back`: queue it again, and uncount the try.
-
-    `unrun`: like `back`, for a job under which processes died and that did not run now.
-    """
-    value: bytes | int
-    """The result's bytes, or the score at which the job is due again."""
-    ttl_ms: int = 0
-    """How long the result is kept; 0: forever."""
-    keep_ms: int = 0
-    """How long the in-progress key outlives the job; 0: not at all."""
 
 
 class Completer:
@@ -133,9 +113,9 @@ class Completer:
         try:
             while self._waiting:
                 await self._gather()
-                completions, args, size = self._next_batch()
+                completions, keys, args, size = self._next_batch()
                 try:
-                    await self._record(completions, args, size)
+                    await self._record(completions, keys, args, size)
                 except Exception as error:  # noqa: BLE001 - a value that cannot be sent, too
                     failures = await self._after_failure(len(completions), error, failures)
                 else:
@@ -151,12 +131,13 @@ class Completer:
                 async with asyncio.timeout(BATCH_PATIENCE_S):
                     await self._enough.wait()
 
-    def _next_batch(self) -> tuple[list[Completion], list[Any], int]:
-        """Return the next completions, the arguments that send them, and the size of their values.
+    def _next_batch(self) -> tuple[list[Completion], list[str], list[Any], int]:
+        """Return the next completions, what sends them (keys, arguments), and their values' size.
 
         A value that is large alone is a batch of its own.
         """
         batch: list[Completion] = []
+        numbers: dict[str, int] = {}
         args: list[Any] = [self._claims.worker_id]
         size = 0
         for completion, _ in islice(self._waiting, self._batch_max):
@@ -167,6 +148,7 @@ class Completer:
                 size += len(value)
             batch.append(completion)
             args += (
+                numbers.setdefault(completion.queue_name, len(numbers) + 1),
                 completion.job_id,
                 completion.tries,
                 completion.kind,
@@ -174,11 +156,13 @@ class Completer:
                 completion.ttl_ms,
                 completion.keep_ms,
             )
-        return batch, args, size
+        return batch, list(numbers), args, size
 
-    async def _record(self, batch: list[Completion], args: list[Any], size: int) -> None:
+    async def _record(
+        self, batch: list[Completion], keys: list[str], args: list[Any], size: int
+    ) -> None:
         patience = size if size > SMALL_BYTES_MAX else 0
-        refused = await self._attempt(FINISH, (self._claims.queue_name,), args, patience)
+        refused = await self._attempt(FINISH, keys, args, patience)
         for job_id in refused:
             logger.warning(
                 "job %s ended here, but another worker holds it: left to that one", job_id.decode()
@@ -208,7 +192,7 @@ class Completer:
     async def _redis_serves(self) -> bool:
         """Return whether Redis takes an empty batch; it is noted whether Redis answers."""
         try:
-            await self._run(FINISH, (self._claims.queue_name,), (self._claims.worker_id,))
+            await self._run(FINISH, (), (self._claims.worker_id,))
         except LOSS_ERRORS:
             return False
         return True

@@ -6,21 +6,22 @@ from typing import TYPE_CHECKING, Final
 
 from arq.utils import timestamp_ms
 
-from .aborts import Aborts
 from .claimer import Batch, Claimer
 from .connection import LOSS_ERRORS, backoff_s, draw_jitter
 from .containment import IN_JOB, create_job_task
 from .doorbell import BELL_SUFFIX, Doorbell
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     import arq.worker
 
     from .claims import Claim, Claims
     from .connection import Connection
-    from .runner import Runner
+    from .ends import Ends
+    from .queues import Queues
     from .slots import Slots
+    from .suspects import Suspects
 
 logger = logging.getLogger("arq.worker")
 
@@ -37,25 +38,45 @@ DUPLICATE_DELAY_MS: Final = 100
 
 
 class Fetcher:
-    """Claims jobs and starts them."""
+    """Claims jobs of one queue and starts them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of the loop that it joins
         self,
         worker: "arq.worker.Worker",
         connection: "Connection",
         claims: "Claims",
         slots: "Slots",
-        runner: "Runner",
+        *,
+        queues: "Queues",
+        suspects: "Suspects",
+        ends: "Ends",
+        passed_over: "Collection[str]",
+        chores: "Callable[[], Awaitable[None]] | None" = None,
     ) -> None:
+        """Prepare to fill these slots.
+
+        Args:
+            worker: has arq's options and counters.
+            connection: to Redis.
+            claims: the jobs that the worker holds.
+            slots: those of the queue.
+            queues: all that the worker serves; a burst ends once none has a job.
+            suspects: whether they are claimed.
+            ends: gives back what must not start.
+            passed_over: the jobs that a burst run leaves in the queue.
+            chores: done at each poll, for the whole worker.
+        """
         self._worker = worker
         self._connection = connection
         self._claims = claims
         self._slots = slots
-        self._runner = runner
-        bell_key = worker.queue_name + BELL_SUFFIX
-        self.claimer = Claimer(claims, bell_key)
-        self.aborts = Aborts(worker, connection, claims)
-        self._doorbell = Doorbell(bell_key, connection, slots.awaits_ring)
+        self._queues = queues
+        self._ends = ends
+        self._passed_over = passed_over
+        self._suspects = suspects
+        self._chores = chores
+        self.claimer = Claimer(claims, slots.queue_name)
+        self._doorbell = Doorbell(slots.queue_name + BELL_SUFFIX, connection, slots.awaits_ring)
         self._next_poll_at = 0.0
         self._next_due_at: float | None = None
         self._failed_turns = 0
@@ -105,10 +126,8 @@ class Fetcher:
 
     async def poll(self) -> None:
         """Do everything that is not announced by a ring: cron, health, aborts, new jobs."""
-        # The heart beat is first, so that a cron job that is due is claimed at once.
-        await self._worker.heart_beat()
-        if self._worker.allow_abort_jobs:
-            await self.aborts.cancel_aborted()
+        if self._chores is not None:
+            await self._chores()
         await self.fill_slots()
 
     # Claim
@@ -142,7 +161,7 @@ class Fetcher:
             worker.pool,
             wanted,
             aborts=worker.allow_abort_jobs,
-            suspects=self._slots.take_suspects,
+            suspects=self._suspects.wanted,
             only=only,
         )
         try:
@@ -169,7 +188,7 @@ class Fetcher:
         """Start a claimed job, or give it back if it must not start."""
         if self._slots.closed.is_set():
             # The stop came while the claim was under way.
-            self._runner.give_back(claim, claim.score)
+            self._ends.give_back(claim, claim.score)
             return
         earlier = self._claims.held.get(claim.job_id)
         if earlier is not None:
@@ -184,7 +203,7 @@ class Fetcher:
         """Deal with a job that is claimed while an earlier delivery of it is still here."""
         if earlier.ended:
             # The job was put back, and its last hook still runs.
-            self._runner.give_back(claim, timestamp_ms() + DUPLICATE_DELAY_MS)
+            self._ends.give_back(claim, timestamp_ms() + DUPLICATE_DELAY_MS)
             return
         # A client enqueued the job again after a flush of Redis: the new lease is for the run that
         # goes on, not for a second one beside it.
@@ -230,15 +249,18 @@ class Fetcher:
             return True
         if tasks:
             return False  # a running job is in the queue until its completion is recorded
-        return await self._connection.call(self._queue_is_empty())
+        return await self._connection.call(self._nothing_is_queued())
 
-    async def _queue_is_empty(self) -> bool:
-        redis, passed_over = self._worker.pool, self._runner.passed_over
-        queued: int = await redis.zcard(self._worker.queue_name)
-        if queued and passed_over:
-            scores = await redis.zmscore(self._worker.queue_name, list(passed_over))
-            queued -= sum(score is not None for score in scores)
-        return queued == 0
+    async def _nothing_is_queued(self) -> bool:
+        redis, passed_over = self._worker.pool, self._passed_over
+        for queue_name in self._queues.names:
+            queued: int = await redis.zcard(queue_name)
+            if queued and passed_over:
+                scores = await redis.zmscore(queue_name, list(passed_over))
+                queued -= sum(score is not None for score in scores)
+            if queued:
+                return False
+        return True
 
 
 def _now() -> float:

@@ -88,7 +88,7 @@ class LeaseWatchdog:
         try:
             async with asyncio.timeout(COMMAND_TIMEOUT_S):
                 for batch in self._claims.owned():
-                    args = self._claims.renewal(batch, take_lapsed=False)
-                    await RENEW(redis, (self._claims.queue_name,), args)
+                    keys, args = self._claims.renewal(batch, take_lapsed=False)
+                    await RENEW(redis, keys, args)
         finally:
             await redis.aclose(close_connection_pool=True)

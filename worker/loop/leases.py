@@ -81,9 +81,9 @@ class LeaseKeeper:
     async def _call(
         self, claims: "list[Claim]", *, take_lapsed: bool
     ) -> tuple[list[bytes], list[bytes]]:
-        args = self._claims.renewal(claims, take_lapsed=take_lapsed)
+        keys, args = self._claims.renewal(claims, take_lapsed=take_lapsed)
         try:
-            lost, lapsed = await self._run(RENEW, (self._claims.queue_name,), args)
+            lost, lapsed = await self._run(RENEW, keys, args)
         except LOSS_ERRORS as error:
             if not is_refusal(error):
                 raise

@@ -19,8 +19,9 @@ KEEP_MAX_MS: Final = 100 * 366 * 86_400_000
 """The longest that a result is kept; Redis refuses times that overflow."""
 
 
-def run_result(
+def run_result(  # noqa: PLR0913 - what arq keeps of a run
     worker: "arq.worker.Worker",
+    claim: "Claim",
     job: "ReadyJob",
     outcome: object,
     times_ms: tuple[int, int],
@@ -46,7 +47,7 @@ def run_result(
         start_ms,
         finish_ms,
         job.ref,
-        worker.queue_name,
+        claim.queue_name,
         job_id=job.job_id,
         serializer=worker.job_serializer,
     )
@@ -76,7 +77,7 @@ def refusal_result(
         start_ms=now_ms,
         finished_ms=now_ms,
         ref=f"{claim.job_id}:{refusal.name}",
-        queue_name=worker.queue_name,
+        queue_name=claim.queue_name,
         job_id=claim.job_id,
         serializer=worker.job_serializer,
     )
@@ -84,7 +85,7 @@ def refusal_result(
     return data, min(keep_ms, KEEP_MAX_MS)
 
 
-def passed_over(worker: "arq.worker.Worker", claim: "Claim", refusal: "Refusal") -> JobResult:
+def passed_over(claim: "Claim", refusal: "Refusal") -> JobResult:
     """Return the failure that a burst run reports for a job that it left in the queue."""
     now = ms_to_datetime(timestamp_ms())
     return JobResult(
@@ -99,7 +100,7 @@ def passed_over(worker: "arq.worker.Worker", claim: "Claim", refusal: "Refusal")
         result=refusal.error,
         start_time=now,
         finish_time=now,
-        queue_name=worker.queue_name,
+        queue_name=claim.queue_name,
     )
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import deque
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -12,17 +11,13 @@ if TYPE_CHECKING:
     import arq.worker
 
     from .claims import Claim, Claims
-    from .completer import Completion
     from .leases import LeaseKeeper
+    from .suspects import Suspects
 
 HELD_PER_SLOT_MAX: Final = 2
 """Jobs held per slot: one runs, and the completion of another may still be on its way to Redis."""
-ALONE_WAIT_S: Final = 15.0
-"""How long a suspect waits for the other jobs of its process to end; meanwhile none is claimed."""
-SUSPECTS_REST_S: Final = 60.0
-"""For how long a process claims no suspect after one has waited in vain."""
 PARKED_MAX: Final = 256
-"""Jobs of this process that may wait without a slot; each keeps its memory and its lease."""
+"""Jobs of one queue that may wait without a slot; each keeps its memory and its lease."""
 
 
 @dataclass(slots=True, eq=False)
@@ -35,7 +30,7 @@ class Slot:
     def park(self) -> bool:
         """Give the slot away while the job waits; True when another job may use it now.
 
-        False, and the job keeps its slot, when `PARKED_MAX` jobs of this process wait already, or
+        False, and the job keeps its slot, when `PARKED_MAX` jobs of its queue wait already, or
         when this one has no slot to give. The lease is renewed, and the job may be cancelled, as
         for any job that runs.
         """
@@ -52,17 +47,41 @@ class Slot:
 
 
 class Slots:
-    """The worker's `max_jobs` slots, and the events that say when to fill them.
+    """The slots of one queue, and the events that say when to fill them.
 
-    The figures that arq shows (`job_counter`, `tasks`) stay on the worker, and are kept here.
+    The figures that arq shows (`job_counter`, `tasks`) are those of all queues together; they stay
+    on the worker, and are kept here.
     """
 
-    def __init__(
-        self, worker: "arq.worker.Worker", claims: "Claims", leases: "LeaseKeeper"
+    def __init__(  # noqa: PLR0913 - what it counts, and where
+        self,
+        worker: "arq.worker.Worker",
+        claims: "Claims",
+        leases: "LeaseKeeper",
+        *,
+        suspects: "Suspects",
+        queue_name: str,
+        size: int | None = None,
     ) -> None:
+        """Begin with every slot free.
+
+        Args:
+            worker: counts the jobs of all its queues.
+            claims: those that the worker holds.
+            leases: renewed from the first job on.
+            suspects: while there are any, no slot counts as free.
+            queue_name: the queue's key in Redis.
+            size: how many slots; None: the worker's `max_jobs`.
+        """
         self._worker = worker
         self._claims = claims
         self._leases = leases
+        self._suspects = suspects
+        self.queue_name = queue_name
+        self._size = size
+        self.taken_count = 0
+        """How many jobs occupy a slot."""
+        self._held_count = 0
         self.closed = asyncio.Event()
         """Set while no job may start, because the worker stops."""
         self.changed = asyncio.Event()
@@ -72,23 +91,24 @@ class Slots:
         self.awaits_ring.set()
         self.parked_count = 0
         """How many jobs wait without a slot."""
-        self._suspects: dict[str, Claim] = {}
-        self._suspects_rest_until = 0.0
-        self._others_left = asyncio.Event()
         self._resuming: deque[tuple[Claim, asyncio.Future[None]]] = deque()
         self._backlog = False
-        self._batch_size = max(1, int(worker.max_jobs * BATCH_FRACTION))
+        self._batch_size = max(1, int(self.size * BATCH_FRACTION))
         self._refill: asyncio.TimerHandle | None = None
+
+    @property
+    def size(self) -> int:
+        """How many jobs of this queue may run at a time."""
+        return self._worker.max_jobs if self._size is None else self._size
 
     @property
     def free_count(self) -> int:
         """How many more jobs could start now; none while a suspect waits or runs."""
-        worker = self._worker
         if self._suspects:
             return 0
-        unparked = len(self._claims.held) - self.parked_count
-        room_for_unrecorded = HELD_PER_SLOT_MAX * worker.max_jobs - unparked
-        return max(0, min(worker.max_jobs - worker.job_counter, room_for_unrecorded))
+        size = self.size
+        unparked = self._held_count - self.parked_count
+        return max(0, min(size - self.taken_count, HELD_PER_SLOT_MAX * size - unparked))
 
     @property
     def accepting(self) -> bool:
@@ -104,15 +124,15 @@ class Slots:
         """Let no more jobs start."""
         self.closed.set()
         self.changed.set()
-        self._others_left.set()
 
     def take(self, claim: "Claim") -> None:
         """Put a job into a slot; its lease is renewed until the job is released."""
         self._claims.held[claim.job_id] = claim
+        self._held_count += 1
         if claim.crashes:
-            self._suspects[claim.job_id] = claim
+            self._suspects.add(claim)
         self._leases.start()
-        self._worker.job_counter += 1
+        self._count(1)
         if not self.free_count:
             self.awaits_ring.clear()
 
@@ -121,9 +141,9 @@ class Slots:
         if not claim.in_slot:
             return
         claim.in_slot = False
-        self._worker.job_counter -= 1
+        self._count(-1)
         if self._suspects:
-            self._others_left.set()
+            self._suspects.look_again()
         if self._resuming and self._grant_next():
             return
         if self._backlog:
@@ -138,53 +158,19 @@ class Slots:
             claim.parked = False
             self.parked_count -= 1
         self._claims.held.pop(claim.job_id, None)
+        self._held_count -= 1
         self._worker.tasks.pop(claim.job_id, None)
         if self._suspects:
-            self._suspects.pop(claim.job_id, None)
-            self._others_left.set()
+            self._suspects.discard(claim)
             self.changed.set()
         if self._backlog:
             self._refill_soon()
         elif self._worker.burst:
             self.changed.set()
 
-    # Suspects: jobs under which a process died
-
-    @property
-    def take_suspects(self) -> bool:
-        """Whether this process claims suspects at the moment."""
-        return self._suspects_rest_until <= asyncio.get_running_loop().time()
-
-    async def wait_alone(self, claim: "Claim") -> bool:
-        """Wait until a suspect is the only job in this process; False when it must not run here.
-
-        It must not when the others go on for too long, or when the worker stops or drains.
-        """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(ALONE_WAIT_S):
-                while self.accepting:
-                    if self._is_alone(claim):
-                        return True
-                    self._others_left.clear()
-                    await self._others_left.wait()
-                return False
-        self._suspects_rest_until = asyncio.get_running_loop().time() + SUSPECTS_REST_S
-        return False
-
-    def stop_suspects(self) -> None:
-        """Let suspects that still wait know that the worker drains."""
-        self._others_left.set()
-
-    def _is_alone(self, claim: "Claim") -> bool:
-        first = next(iter(self._suspects.values()))
-        if first is not claim:
-            return False
-        # While Redis is away the ends of others may wait for it, however long, and run no more.
-        return all(
-            other.recording and not claim.in_redis
-            for job_id, other in self._claims.held.items()
-            if job_id not in self._suspects
-        )
+    def _count(self, more: int) -> None:
+        self.taken_count += more
+        self._worker.job_counter += more
 
     # Waiting without a slot
 
@@ -201,7 +187,7 @@ class Slots:
         """Put a parked job back into a slot; first come, first served, and before new jobs."""
         if not claim.parked:
             return
-        if self._worker.job_counter < self._worker.max_jobs and not self._resuming:
+        if self.taken_count < self.size and not self._resuming:
             self._unpark(claim)
             return
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -226,7 +212,7 @@ class Slots:
         claim.parked = False
         self.parked_count -= 1
         claim.in_slot = True
-        self._worker.job_counter += 1
+        self._count(1)
         if not self.free_count:
             self.awaits_ring.clear()
 
@@ -246,16 +232,6 @@ class Slots:
     def is_batch(self, count: int) -> bool:
         """Return whether so many completions are worth a call to Redis now."""
         return not self._backlog or count >= self._batch_size
-
-    def note_recorded(self, completions: "list[Completion]") -> None:
-        """Note that Redis has stored these completions, and so released their leases."""
-        for completion in completions:
-            claim = self._claims.held.get(completion.job_id)
-            if claim is not None:
-                claim.owned = False
-            if completion.kind != "done":
-                # The job may be due at once, or sooner than the fetcher planned to look.
-                self.changed.set()
 
     def _refill_soon(self) -> None:
         """Claim again once it is worth a call; more is known to be due, so no ring is needed."""

@@ -1,8 +1,8 @@
 """The worker: a drop-in `arq.worker.Worker` that claims in batches and outlives its servers.
 
 This file is what its owner calls: start, stop, and the seams of arq. The work is done by the parts
-that the constructor puts together: `fetcher.py` finds jobs, `slots.py` counts them in and out,
-`runner.py` runs one. What Redis does in each step is in `lua/`.
+that the constructor puts together: `fetcher.py` finds jobs of one queue, `slots.py` counts them in
+and out, `runner.py` runs one. What Redis does in each step is in `lua/`.
 """
 
 import asyncio
@@ -22,21 +22,26 @@ from arq.utils import timestamp_ms
 from arq.worker import FailedJobs
 from redis.exceptions import NoPermissionError
 
+from .aborts import Aborts
 from .claims import Claim, Claims
 from .completer import Completer
 from .connection import LOSS_ERRORS, Connection, is_loss, is_refusal
 from .containment import contain_exits
 from .decode import ReadyJob
+from .ends import Ends
 from .eventloop import prefer_uvloop
 from .fetcher import Fetcher
 from .lease_watchdog import LeaseWatchdog
 from .leases import LeaseKeeper
 from .pool import open_pool, open_second_pool
+from .queues import Queues
+from .refusals import Refusals
 from .runner import Runner
 from .slots import Slots
+from .suspects import Suspects
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from signal import Signals
 
     from .outcomes import RunOutcome
@@ -68,23 +73,64 @@ class Worker(arq_worker.Worker):
     # arq picks a worker's options out of a settings class by this signature.
     __signature__ = inspect.signature(arq_worker.Worker)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - arq's thirty options
+    def __init__(
+        self,
+        *args: Any,  # noqa: ANN401 - arq's thirty options
+        other_queues: "Mapping[str, int] | None" = None,
+        **kwargs: Any,  # noqa: ANN401 - as above
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            *args: arq's.
+            other_queues: served beside `queue_name`: the number of slots of each, by its key. The
+                slots of `queue_name` are `max_jobs`.
+            **kwargs: arq's.
+        """
         prefer_uvloop()
         super().__init__(*args, **kwargs)
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         """The value of an in-progress key while this worker runs the job."""
         self.connection = connection = Connection()
-        self.claims = claims = Claims(self.worker_id, self.queue_name, self.lease_s)
+        self.claims = claims = Claims(self.worker_id, self.lease_s)
         # The event loop may be blocked for as long as arq's own in-progress key would have lasted.
         watchdog = LeaseWatchdog(claims, self.in_progress_timeout_s, lambda: open_second_pool(self))
         self.leases = LeaseKeeper(claims, self._run_script, watchdog)
         connection.on_back.append(self.leases.renew_soon)
-        self.slots = slots = Slots(self, claims, self.leases)
+        suspects = Suspects(claims)
+        sizes = {self.queue_name: None, **(other_queues or {})}
+        all_slots = [
+            Slots(self, claims, self.leases, suspects=suspects, queue_name=name, size=size)
+            for name, size in sizes.items()
+        ]
+        self.queues = queues = Queues(all_slots, claims, suspects)
+        self.slots = queues[self.queue_name]
+        # With one queue, the calls per job are the same as if there were no others.
+        is_batch = self.slots.is_batch if len(all_slots) == 1 else queues.is_batch
         self.completer = completer = Completer(
-            claims, self._run_script, slots.note_recorded, slots.is_batch, self._attempt_script
+            claims, self._run_script, queues.note_recorded, is_batch, self._attempt_script
         )
-        self.runner = Runner(self, connection, claims, slots, completer)
-        self.fetcher = Fetcher(self, connection, claims, slots, self.runner)
+        self.ends = ends = Ends(self, queues, completer)
+        self.refusals = Refusals(self, self.worker_id, connection, ends)
+        self.runner = Runner(
+            *(self, connection, claims, queues),
+            suspects=suspects,
+            ends=ends,
+            refusals=self.refusals,
+        )
+        self._aborts = Aborts(self, connection, claims)
+        self.fetchers = [
+            Fetcher(
+                *(self, connection, claims, slots),
+                queues=queues,
+                suspects=suspects,
+                ends=ends,
+                passed_over=self.refusals.passed_over,
+                chores=self._do_chores if slots is self.slots else None,
+            )
+            for slots in all_slots
+        ]
+        self.fetcher = self.fetchers[0]
         self._draining = False
         self._hurry = asyncio.Event()
         self._fetching: asyncio.Task[None] | None = None
@@ -108,8 +154,8 @@ class Worker(arq_worker.Worker):
 
     @property
     def free_slots(self) -> int:
-        """How many more jobs could start now."""
-        return self.slots.free_count
+        """How many more jobs could start now, in all queues together."""
+        return self.queues.free_count
 
     def run_local(  # noqa: PLR0913 - what is known of a job
         self,
@@ -120,26 +166,30 @@ class Worker(arq_worker.Worker):
         job_try: int = 1,
         enqueue_ms: int | None = None,
         crashes: int = 0,
+        queue_name: str | None = None,
     ) -> "asyncio.Task[RunOutcome]":
         """Run a job that did not come from Redis in a slot of this worker.
 
-        It has the same hooks, context and timeout as any other. Nothing about it is written to
-        Redis, so acting on its outcome is up to the caller. A job under which processes died
-        (`crashes`) runs alone, as one from Redis would.
+        `queue_name` says of which of its queues; its own by default. It has the same hooks, context
+        and timeout as any other. Nothing about it is written to Redis, so acting on its outcome is
+        up to the caller. A job under which processes died (`crashes`) runs alone, as one from
+        Redis would.
 
         Raises:
-            KeyError: no such function.
+            KeyError: no such function, or this worker does not serve the queue.
             ValueError: the job runs here already, or no slot is free.
         """
-        if job_id in self.claims.held or not self.free_slots:
+        slots = self.slots if queue_name is None else self.queues[queue_name]
+        if job_id in self.claims.held or not slots.free_count:
             raise ValueError(f"job {job_id}: it runs here already, or no slot is free")
         now_ms = timestamp_ms()
         enqueued_ms = now_ms if enqueue_ms is None else enqueue_ms
         claim = Claim(job_id, None, job_try, now_ms, crashes=crashes, in_redis=False, owned=False)
+        claim.queue_name = slots.queue_name
         coroutine = self.functions[function]
         claim.enqueue_ms = enqueued_ms
         job = ReadyJob(job_id, function, coroutine, tuple(args), {}, job_try, now_ms, enqueued_ms)
-        self.slots.take(claim)
+        slots.take(claim)
         loop = asyncio.get_running_loop()
         contain_exits(loop)
         task = loop.create_task(self.runner.run_local(claim, job))
@@ -153,13 +203,13 @@ class Worker(arq_worker.Worker):
         self.runner.shutting_down = self._draining = False
         self._hurry.clear()
         # Opened before the first await: a stop that comes during the start must not be undone.
-        self.slots.open()
+        self.queues.open()
         contain_exits(asyncio.get_running_loop())
         await self._connect()
         self.ctx["redis"] = self.pool
         if self.on_startup:
             await self.on_startup(self.ctx)
-        self._fetching = asyncio.get_running_loop().create_task(self.fetcher.run())
+        self._fetching = asyncio.get_running_loop().create_task(self._fetch())
         try:
             # A cancel asks the fetcher to stop rather than cutting it short: the answer to a claim
             # that is under way holds jobs, which must be given back.
@@ -167,6 +217,20 @@ class Worker(arq_worker.Worker):
         except asyncio.CancelledError:
             await self._stop_fetching()
             raise
+
+    async def _fetch(self) -> None:
+        """Fill the slots of every queue; if one fetcher fails, all end."""
+        if len(self.fetchers) == 1:
+            await self.fetcher.run()
+            return
+        loop = asyncio.get_running_loop()
+        fetching = [loop.create_task(fetcher.run()) for fetcher in self.fetchers]
+        try:
+            await asyncio.gather(*fetching)
+        finally:
+            for task in fetching:
+                task.cancel()
+            await asyncio.wait(fetching)
 
     async def run_check(
         self,
@@ -181,7 +245,7 @@ class Worker(arq_worker.Worker):
         try:
             return await super().run_check(retry_jobs, max_burst_jobs)
         except FailedJobs as failed:
-            failed.job_results += self.runner.passed_over.values()
+            failed.job_results += self.refusals.passed_over.values()
             raise
 
     async def _connect(self) -> None:
@@ -231,11 +295,17 @@ class Worker(arq_worker.Worker):
                 raise
             logger.exception("the heart beat failed; the worker goes on")
 
+    async def _do_chores(self) -> None:
+        # The heart beat is first, so that a cron job that is due is claimed at once.
+        await self.heart_beat()
+        if self.allow_abort_jobs:
+            await self._cancel_aborted_jobs()
+
     async def _poll_iteration(self) -> None:
         await self.fetcher.poll()
 
     async def _cancel_aborted_jobs(self) -> None:
-        await self.fetcher.aborts.cancel_aborted()
+        await self._aborts.cancel_aborted()
 
     def _jobs_started(self) -> int:
         return self.fetcher.started_count
@@ -262,9 +332,8 @@ class Worker(arq_worker.Worker):
             self._hurry.set()
             return
         self._draining = True
-        self.slots.awaits_ring.clear()  # from now on, rings are for other workers
         super().handle_sig_wait_for_completion(signum)
-        self.slots.stop_suspects()
+        self.queues.drain()
 
     async def _sleep_until_tasks_complete(self) -> None:
         # arq awaits this for at most `job_completion_wait`, then cancels the jobs that are left.
@@ -281,11 +350,11 @@ class Worker(arq_worker.Worker):
 
     def _begin_shutdown(self) -> None:
         self.runner.shutting_down = True
-        self.slots.close()
+        self.queues.close()
 
     async def _stop_fetching(self) -> None:
         """Let the fetcher come to its end; it does within one answer from Redis."""
-        self.slots.close()
+        self.queues.close()
         fetching = self._fetching
         if fetching is None:
             return

@@ -14,7 +14,7 @@ from .kit import JSON, NEVER_S, BlockingJob, eventually, listening, within_deadl
 
 
 def claimer(name, lease_ms=60_000):
-    return Claimer(Claims(name, "arq:queue", lease_ms / 1000), "arq:queue:bell")
+    return Claimer(Claims(name, lease_ms / 1000), "arq:queue")
 
 
 async def enqueue(redis, count, function="blocking"):

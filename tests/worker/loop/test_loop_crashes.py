@@ -8,7 +8,7 @@ from arq.jobs import Job
 from arq.utils import timestamp_ms
 from arq.worker import JobExecutionFailed, Retry, RetryJob, func
 
-from worker.loop import slots
+from worker.loop import suspects
 from worker.loop.outcomes import Completed, HandBack
 
 from .kit import BlockingJob, ShortLeaseWorker, eventually, within_deadline
@@ -151,7 +151,7 @@ async def test_suspects_run_one_after_the_other_and_each_gets_through(redis, fle
 async def test_a_suspect_that_waits_in_vain_goes_back_with_its_count_and_the_worker_goes_on(
     redis, fleet, monkeypatch
 ):
-    monkeypatch.setattr(slots, "ALONE_WAIT_S", 0.05)
+    monkeypatch.setattr(suspects, "ALONE_WAIT_S", 0.05)
     blocking = BlockingJob()
     await redis.enqueue_job("blocking")
     fleet.start(blocking.function, CRASHES_OF, poll_delay=0.02)
@@ -239,7 +239,7 @@ async def test_a_job_that_is_put_back_for_another_worker_keeps_only_real_crashes
 
 
 async def test_a_local_suspect_runs_alone_too(redis, fleet, monkeypatch):
-    monkeypatch.setattr(slots, "ALONE_WAIT_S", 0.05)
+    monkeypatch.setattr(suspects, "ALONE_WAIT_S", 0.05)
     blocking = BlockingJob()
     worker = fleet.make(blocking.function, CRASHES_OF)
     beside = worker.run_local("b", "blocking")

@@ -285,7 +285,7 @@ async def test_a_body_with_a_field_of_a_wrong_type_or_range_ends_once(redis, fle
     await put(redis, "x", body(**fields))
     await healthy(redis)
     worker = fleet.start(FINE, poll_delay=0.02, job_deserializer=json.loads, job_serializer=text_of)
-    worker.runner.confirm_end = confirm
+    worker.ends.confirm_end = confirm
     await all_healthy(redis)
 
     async def ended():
@@ -312,7 +312,7 @@ async def test_an_absurd_count_of_tries_is_no_count(redis, fleet):
         reasons.append((ending.job_id, ending.reason))
         return ending.outcome
 
-    worker.runner.confirm_end = confirm
+    worker.ends.confirm_end = confirm
 
     async def ended():
         return not await redis.zcard("arq:queue")

@@ -11,7 +11,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from worker.loop import completer as completer_module
 from worker.loop.claims import Claims
-from worker.loop.completer import BATCH_BYTES_MAX, Completer, Completion
+from worker.loop.completer import BATCH_BYTES_MAX, Completer
+from worker.loop.completions import Completion
 
 from .kit import within_deadline
 
@@ -51,7 +52,7 @@ def ends(*sizes):
 
 
 async def store(line, completions):
-    completer = Completer(Claims("me", "arq:queue", 60), line, lambda _: None)
+    completer = Completer(Claims("me", 60), line, lambda _: None)
     await within_deadline(asyncio.gather(*(completer.add(end) for end in completions)))
 
 
@@ -97,7 +98,7 @@ async def test_batches_grow_again_after_a_failure(redis, monkeypatch):
     answers = [True] * 100 + [False] * 2  # popped from the end: two failures first
     line = Line(redis, lambda _: answers.pop())
     await store(line, ends(*[1] * 40))
-    counts = [(len(args) - 1) // 6 for args in line.calls]
+    counts = [(len(args) - 1) // 7 for args in line.calls]
     assert max(counts[-3:]) == 8
     assert await redis.zcard("arq:queue") == 0
 

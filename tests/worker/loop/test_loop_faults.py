@@ -7,7 +7,7 @@ import pytest
 from arq.utils import timestamp_ms
 from arq.worker import FailedJobs, JobExecutionFailed, Retry, func
 
-from worker.loop import runner
+from worker.loop import refusals, runner
 from worker.loop.aborts import ABORT_SKEW_MS
 
 from .kit import BlockingJob, eventually, within_deadline
@@ -84,7 +84,7 @@ async def test_an_unknown_function_is_put_back_for_a_worker_that_knows_it(redis,
 
 async def test_a_job_that_no_worker_knows_for_a_day_ends_as_failed(redis, fleet, caplog):
     job = await redis.enqueue_job("newer", 1, _job_id="a")
-    day_ms = runner.UNKNOWN_AGE_MAX_MS
+    day_ms = refusals.UNKNOWN_AGE_MAX_MS
     await redis.set("arq:unknown:a", timestamp_ms() - day_ms)
     fleet.start(FINE)
     with pytest.raises(JobExecutionFailed, match="function 'newer' not found"):

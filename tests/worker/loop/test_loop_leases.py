@@ -7,7 +7,8 @@ import signal
 from worker.loop import Worker
 from worker.loop.claimer import Claimer
 from worker.loop.claims import Claims
-from worker.loop.completer import Completer, Completion
+from worker.loop.completer import Completer
+from worker.loop.completions import Completion
 from worker.loop.lease_watchdog import LeaseWatchdog
 from worker.loop.leases import LeaseKeeper
 
@@ -119,7 +120,7 @@ class StaleWorker:
 
     def __init__(self, redis, name="stale"):
         self._redis = redis
-        self._completer = Completer(Claims(name, "arq:queue", 60), self._run, lambda _: None)
+        self._completer = Completer(Claims(name, 60), self._run, lambda _: None)
 
     async def _run(self, script, keys, args):
         return await script(self._redis, keys, args)
@@ -129,7 +130,7 @@ class StaleWorker:
 
 
 async def claim(redis, name, lease_ms=60_000):
-    claimer = Claimer(Claims(name, "arq:queue", lease_ms / 1000), "arq:queue:bell")
+    claimer = Claimer(Claims(name, lease_ms / 1000), "arq:queue")
 
     async def claimed():
         return (await claimer.claim(redis, 1, aborts=False)).claims
@@ -215,7 +216,7 @@ async def test_a_release_that_overtakes_a_renewal_stays_a_release(redis):
     await redis.enqueue_job("f", _job_id="a")
     (claimed,) = await claim(redis, "me")
     await StaleWorker(redis, "me").report("again", 1)
-    claims = Claims("me", "arq:queue", 60, {"a": claimed})
+    claims = Claims("me", 60, {"a": claimed})
     keeper = LeaseKeeper(
         claims, lambda *call: call[0](redis, *call[1:]), LeaseWatchdog(claims, 60, lambda: None)
     )

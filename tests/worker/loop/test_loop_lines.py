@@ -220,7 +220,7 @@ async def test_a_script_whose_answer_is_lost_is_not_sent_again_behind_the_loops_
         retry_on_error=[RedisConnectionError],
     )
     with pytest.raises(RedisConnectionError):
-        await DISOWN(client, ("arq:queue", "arq:queue:bell"), ("me", 1, 1))
+        await DISOWN(client, ("arq:queue", "arq:queue"), ("me", 1, 1))
     assert cut.scripts == 1
     await client.aclose(close_connection_pool=True)
     server.close()

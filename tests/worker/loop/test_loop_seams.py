@@ -6,9 +6,10 @@ import pytest
 from arq.utils import timestamp_ms
 from arq.worker import Retry, func
 
-from worker.loop import outcomes, runner, slots
+from worker.loop import ends, outcomes, slots
 from worker.loop.claims import Claims
-from worker.loop.completer import BATCH_MAX, Completer, Completion
+from worker.loop.completer import BATCH_MAX, Completer
+from worker.loop.completions import Completion
 from worker.loop.decode import ABORTED
 from worker.loop.outcomes import Completed, Failed, RetryLater, RunAgain
 
@@ -85,7 +86,7 @@ async def test_ends_that_come_together_travel_together_and_none_is_lost(redis):
     count = 2 * BATCH_MAX + 1
     for number in range(count):
         await redis.set(f"arq:in-progress:{number}", "me")
-    completer = Completer(Claims("me", "arq:queue", 60), run, lambda _: None)
+    completer = Completer(Claims("me", 60), run, lambda _: None)
     ends = [Completion(str(number), 1, "done", b"r%d" % number, 60_000) for number in range(count)]
     await within_deadline(asyncio.gather(*(completer.add(end) for end in ends)))
     assert len(calls) == 3
@@ -104,9 +105,9 @@ async def test_ends_wait_for_redis_and_are_sent_again(redis):
             raise answer
         return answer
 
-    completer = Completer(Claims("me", "arq:queue", 60), run, lambda _: None)
+    completer = Completer(Claims("me", 60), run, lambda _: None)
     await within_deadline(completer.add(Completion("a", 1, "done", b"result")))
-    ends = [tuple(args[1:5]) for args in sent if len(args) > 1]
+    ends = [tuple(args[2:6]) for args in sent if len(args) > 1]
     assert ends == [("a", 1, "done", b"result")] * 2
 
 
@@ -121,7 +122,7 @@ async def test_an_end_is_confirmed_before_redis_deletes_anything(redis, fleet):
     await redis.enqueue_job("double", 1, _job_id="a")
     await redis.zadd("arq:abort", {"a": timestamp_ms() + 1})
     worker = fleet.make(func(double, name="double"), burst=True, allow_abort_jobs=True)
-    worker.runner.confirm_end = confirm
+    worker.ends.confirm_end = confirm
     await within_deadline(worker.main())
     assert seen == [("a", ABORTED, "double", (1, True))]
     assert not await redis.exists("arq:job:a", "arq:abort")
@@ -137,7 +138,7 @@ async def test_a_running_job_is_aborted_only_once_its_end_is_confirmed(redis, fl
 
     job = await redis.enqueue_job("blocking", _job_id="a")
     worker = fleet.start(blocking.function, allow_abort_jobs=True, poll_delay=0.02)
-    worker.runner.confirm_end = confirm
+    worker.ends.confirm_end = confirm
     await blocking.wait_started()
     assert await job.abort(timeout=30, poll_delay=0.02) is True
     assert asked == [True, True]
@@ -152,7 +153,7 @@ async def test_a_job_whose_abort_came_too_late_has_the_end_that_is_recorded(redi
     job = await redis.enqueue_job("double", 1, _job_id="a")
     await redis.zadd("arq:abort", {"a": timestamp_ms() + 1})
     worker = fleet.make(func(double, name="double"), burst=True, allow_abort_jobs=True)
-    worker.runner.confirm_end = confirm
+    worker.ends.confirm_end = confirm
     await within_deadline(worker.main())
     assert await job.result() == "done before"
 
@@ -161,7 +162,7 @@ async def test_a_job_whose_abort_came_too_late_has_the_end_that_is_recorded(redi
 async def test_a_job_whose_end_cannot_be_confirmed_is_delivered_again(
     redis, fleet, monkeypatch, error
 ):
-    monkeypatch.setattr(runner, "UNCONFIRMED_DELAY_MS", 10)
+    monkeypatch.setattr(ends, "UNCONFIRMED_DELAY_MS", 10)
     asked = []
 
     async def confirm(ending):
@@ -173,7 +174,7 @@ async def test_a_job_whose_end_cannot_be_confirmed_is_delivered_again(
     job = await redis.enqueue_job("double", 1, _job_id="a")
     await redis.zadd("arq:abort", {"a": timestamp_ms() + 1})
     worker = fleet.start(func(double, name="double"), allow_abort_jobs=True, poll_delay=0.02)
-    worker.runner.confirm_end = confirm
+    worker.ends.confirm_end = confirm
     with pytest.raises(asyncio.CancelledError):
         await job.result(timeout=30, poll_delay=0.02)
     assert asked == [ABORTED, ABORTED]

@@ -140,7 +140,7 @@ async def test_what_the_loop_sets_aside_is_kept(duty, sessions, redis, state):
     await redis.lpush("arq:job:list", 1)
     await redis.zadd(QUEUE, {"list": 1, b"\xff": 1})
     await redis.set(b"arq:job:\xff", b"{}")
-    claimer = Claimer(Claims("worker", QUEUE, 8.0), f"{QUEUE}:bell")
+    claimer = Claimer(Claims("worker", 8.0), "arq:queue")
     batch = await claimer.claim(redis, 10, aborts=False)
     await claimer.set_aside(redis, batch)
     await duty.step()

@@ -2,15 +2,15 @@
 --
 -- Safe to send twice: what a first sending did, the second no longer holds.
 --
--- KEYS: queue
--- ARGV: worker, then per job: id, try, kind, value, ttl_ms, keep_ms
+-- KEYS: the queues of these jobs
+-- ARGV: worker, then per job: the number of its queue, id, try, kind, value, ttl_ms, keep_ms
 --   kind 'done':  value is the result ('' for none), ttl_ms its lifetime (0: forever)
 --   kind 'again': value is the score at which it is due again
 --   kind 'back':  the same, and the try does not count
 --   kind 'unrun': the same, of a suspect that never ran: how often processes died is kept
 --   keep_ms: how long the in-progress key outlives the job (0: not at all)
 -- Returns the ids of jobs that another worker holds by now.
-local queue, worker = KEYS[1], ARGV[1]
+local worker = ARGV[1]
 local refused = {}
 
 local function store_result(id, result, ttl_ms, only_if_absent)
@@ -39,9 +39,9 @@ local function release(id, keep_ms, ...)
   end
 end
 
-for i = 2, #ARGV, 6 do
-  local id, try, kind = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local value, ttl_ms, keep_ms = ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
+for i = 2, #ARGV, 7 do
+  local queue, id, try, kind = KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local value, ttl_ms, keep_ms = ARGV[i + 4], ARGV[i + 5], ARGV[i + 6]
   local mine, holder = holds(worker, id, try)
   if mine and kind == 'done' then
     store_result(id, value, ttl_ms, false)
