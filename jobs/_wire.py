@@ -46,6 +46,8 @@ JOBS_PER_CALL_MAX: Final = 500
 # A job with an expiry is in PostgreSQL, which knows whether it has run: a kept result does not stop
 # it. Returns whether the queue lacked it. A job without one is in Redis alone, so a kept result is
 # the job itself. Returns the body or the result that was there, '' if neither.
+#
+# The ring may fail, where somebody made the bell of another type: the jobs are queued all the same.
 _PUT: Final = """
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -70,7 +72,7 @@ for i = 3, #ARGV, 6 do
     replies[#replies + 1] = existing or result or ''
   end
 end
-redis.call('ZADD', KEYS[2], 0, 'ring')
+redis.pcall('ZADD', KEYS[2], 0, 'ring')
 return replies
 """
 

@@ -140,6 +140,13 @@ async def test_one_ring_sounds_for_any_number_of_jobs(redis, way_in):
     assert await redis.zrange("arq:queue:bell", 0, -1) == [b"ring"]
 
 
+@pytest.mark.parametrize("way_in", [put, create])
+async def test_jobs_are_queued_even_where_the_bell_cannot_be_rung(redis, way_in):
+    await redis.set("arq:queue:bell", "text")
+    await way_in(redis, many(2))
+    assert await redis.zcard("arq:queue") == 2
+
+
 async def test_a_bulk_is_bounded_per_call_and_complete(redis):
     count = 2 * JOBS_PER_CALL_MAX + 1
     assert await put(redis, many(count)) == count
