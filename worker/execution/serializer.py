@@ -18,6 +18,8 @@ NESTED_MAX: Final = 200
 ENQUEUED_AT_MS_MAX: Final = 253_402_300_799_999
 """The last millisecond of the year 9999, the last that Python's datetime has."""
 TRY_MAX: Final = 1_000_000
+KIND_BYTES_MAX: Final = 512
+"""A longer name is no kind of any worker's; the record's indexes would refuse one of thousands."""
 
 
 def serialize(value: object) -> bytes:
@@ -58,6 +60,7 @@ def _is_job(job: object) -> bool:
         isinstance(job, dict)
         and isinstance(job.get("f"), str)
         and "\x00" not in job["f"]  # a kind that no column can hold
+        and len(job["f"].encode()) <= KIND_BYTES_MAX
         and isinstance(job.get("a"), list)
         and isinstance(job.get("k"), dict)
         and type(job.get("et")) is int  # True is an int, too

@@ -25,7 +25,9 @@ def test_a_job_of_an_unknown_kind_is_led_to_where_it_waits():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"f": 7}, {"a": {}}, {"k": []}, {"et": "now"}, {"t": "first"}], ids=str
+    "changes",
+    [{"f": 7}, {"f": "x" * 513}, {"a": {}}, {"k": []}, {"et": "now"}, {"t": "first"}],
+    ids=str,
 )
 def test_json_that_is_not_a_job_is_kept_as_malformed(changes):
     job = READER(body(**changes))
