@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from worker.loop.slots import Slot
 
 PAYLOAD_KEPT_BYTES_MAX: Final = 16 * 1024 * 1024
+WAIT_MAX_S: Final = 366 * 24 * 3600.0
+"""A job that seems to have waited longer has times that nobody meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,9 @@ def read_delivery(
     kind: str, ctx: "Mapping[Any, Any]", args: "Sequence[Any]", kwargs: "Mapping[str, Any]"
 ) -> Delivery:
     """Return what arq delivered: the payload is the one positional argument, or in the row."""
-    # arq's score is the millisecond from which the job may run.
-    wait_s = round(max(0.0, time.time() - ctx["score"] / 1000), 6)
+    # arq's score is the millisecond from which the job may run; "at once" is often one long ago.
+    runnable_at = max(ctx["score"] / 1000, ctx["enqueue_time"].timestamp())
+    wait_s = round(min(max(0.0, time.time() - runnable_at), WAIT_MAX_S), 6)
     by_id = not args and not kwargs
     text, fault = ("null", None) if by_id else _payload_of(args, kwargs)
     job = identify(kind, ctx["job_id"], ctx["enqueue_time"], text)
@@ -86,14 +89,17 @@ def resumed(delivery: Delivery, stored: "Stored") -> Delivery:
 def identify(
     kind: str, redis_id: str, enqueued_at: "datetime", payload_json: str = "null"
 ) -> JobRef:
-    """Return what identifies the row of a job that came through Redis."""
+    """Return what identifies the row of a job that came through Redis.
+
+    An id with U+0000 fits no column: should Redis lose that job, it is sent again by its UUID.
+    """
     job_id = job_id_of(redis_id)
     return JobRef(
         id=job_id,
         kind=kind,
         payload_json=payload_json,
         enqueued_at=enqueued_at,
-        redis_id=None if redis_id == str(job_id) else redis_id.replace("\x00", "\ufffd"),
+        redis_id=None if redis_id == str(job_id) or "\x00" in redis_id else redis_id,
     )
 
 

@@ -3,12 +3,13 @@ from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs._payload import PAYLOAD_BYTES_MAX
 from jobs._wire import job_id_of
-from worker.execution.delivery import read_delivery
+from worker.execution.delivery import WAIT_MAX_S, read_delivery
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
@@ -40,6 +41,30 @@ def test_a_free_form_id_is_the_same_job_for_ever():
 def test_the_row_remembers_the_id_that_the_client_chose():
     assert read_delivery("toy", ctx("order-42"), [{}], {}).job.redis_id == "order-42"
     assert read_delivery("toy", ctx(str(uuid4())), [{}], {}).job.redis_id is None
+
+
+def test_an_id_that_fits_no_column_leads_to_the_same_job_by_its_uuid():
+    job = read_delivery("toy", ctx("a\x00b"), [{}], {}).job
+
+    assert job.redis_id is None
+    assert job_id_of(str(job.id)) == job_id_of("a\x00b")
+
+
+@pytest.mark.parametrize("score", [-(2**53), 0, 1])
+def test_a_score_long_ago_does_not_count_as_a_wait(score):
+    assert read_delivery("toy", ctx() | {"score": score}, [{}], {}).wait_s < 60
+
+
+def test_no_wait_is_longer_than_a_year():
+    times = {"score": 0, "enqueue_time": datetime.fromtimestamp(0, UTC)}
+
+    assert read_delivery("toy", ctx() | times, [{}], {}).wait_s == WAIT_MAX_S
+
+
+def test_a_wait_is_counted_from_when_the_job_was_due():
+    times = {"score": (time.time() - 5) * 1000, "enqueue_time": datetime.fromtimestamp(0, UTC)}
+
+    assert 5 <= read_delivery("toy", ctx() | times, [{}], {}).wait_s < 60
 
 
 def test_a_delivery_without_arguments_came_by_its_id():
