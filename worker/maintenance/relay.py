@@ -65,10 +65,10 @@ A flush then still shows, since it deletes the key that this is kept under.
 """
 
 # Returns the position of the rebuild for this run id, '' at its beginning; false, and nothing is
-# changed, where another relay holds the mark.
+# changed, where another relay holds the mark. A mark without an end is no relay's.
 _TAKE_MARK: Final = """
 local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then
+if holder and holder ~= ARGV[1] and redis.call('TTL', KEYS[1]) >= 0 then
   return false
 end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
@@ -237,7 +237,7 @@ class Relay:
         if position is None:
             return NOTHING
         try:
-            return await self._rebuild_page(run_id, position.decode())
+            return await self._rebuild_page(run_id, position.decode(errors="replace"))
         finally:
             await self._release_mark()
 
@@ -298,12 +298,13 @@ class Relay:
 
 
 def _position_of(reached: str) -> tuple[datetime, UUID]:
-    """Return the position that a rebuild has reached; '' is its beginning."""
+    """Return the position that a rebuild has reached; '' is its beginning, and so is nonsense."""
     run_at, _, job_id = reached.partition(" ")
     try:
-        return datetime.fromisoformat(run_at), UUID(job_id)
+        position = datetime.fromisoformat(run_at), UUID(job_id)
     except ValueError:
         return BEGINNING
+    return position if position[0].tzinfo else BEGINNING
 
 
 def queued_jobs(jobs: Sequence[Unsent]) -> list[QueuedJob]:

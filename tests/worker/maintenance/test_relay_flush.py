@@ -215,6 +215,27 @@ async def test_a_relay_that_died_in_a_rebuild_is_replaced(relay, sessions, redis
     assert await redis.zcard(QUEUE) == 10
 
 
+NONSENSE = ["\ufffd", "2026-01-01 x", f"2026-01-01T00:00:00 {uuid.UUID(int=1)}", b"\xff"]
+
+
+@pytest.mark.parametrize("position", NONSENSE, ids=str)
+async def test_a_position_that_is_none_means_the_beginning(relay, sessions, redis, position):
+    ids = await fill(sessions, 3, sent=True)
+    run_id = (await redis.info("server"))["run_id"]
+    await redis.hset("arq:queue:rebuild:position", "run_id", run_id)
+    await redis.hset("arq:queue:rebuild:position", "position", position)
+
+    assert await rebuild(relay) == len(ids)
+
+
+async def test_a_mark_that_never_ends_is_no_relays(relay, sessions, redis):
+    ids = await fill(sessions, 3)
+    await redis.set("arq:queue:rebuild", "somebody")
+    await rebuild(relay)
+
+    assert await redis.zcard(QUEUE) == len(ids)
+
+
 async def test_while_one_relay_rebuilds_others_sweep(relay, sessions, redis, monkeypatch):
     await fill(sessions, 10, sent=True)
     page, swept = relay._page, []
