@@ -78,6 +78,9 @@ class Aborts:
             if not is_refusal(error):
                 raise
             logger.warning("aborts cannot be read: %s", error)
+            if str(error).startswith("WRONGTYPE"):
+                # Left as it is, it would refuse every client's abort from now on.
+                await self._connection.call(redis.delete(abort_jobs_ss))
 
     def _cancellable(self) -> list[str]:
         """Return the jobs that run here and have not been cancelled for an abort yet."""
