@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
+ID_KEPT_BYTES: Final = 4_096
+"""Of a longer member the beginning is kept; the scripts' own bound."""
+WHOLE_MAX: Final = 2**53
+"""No time and no size is beyond; a script's numbers would not be exact."""
+
 _DROPPED: Final = "dropped"
 
 
@@ -26,7 +31,7 @@ class Entry:
     field: str
     """The entry's name in the hash."""
     job_id: bytes
-    """The member, up to its first 4,096 bytes."""
+    """The member, up to its first `ID_KEPT_BYTES` bytes."""
     reason: str
     at_ms: int
     """When it was set aside, in Unix milliseconds by Redis' clock."""
@@ -36,6 +41,11 @@ class Entry:
     """The body's first 4,096 bytes; of another type than a string, what Redis' DUMP says."""
     body_size: int
     """The bytes of the whole body, or those that Redis used for it."""
+
+    @property
+    def has_whole_id(self) -> bool:
+        """Whether `job_id` is all of the member; else only `field` tells it from others."""
+        return len(self.job_id) < ID_KEPT_BYTES
 
 
 async def read(redis: "Redis", queue_name: str, limit: int = 100) -> list[Entry]:
@@ -55,7 +65,7 @@ async def read(redis: "Redis", queue_name: str, limit: int = 100) -> list[Entry]
                 continue
             try:
                 entries.append(_entry(name.decode(), value))
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 unreadable.append(name)
         if unreadable:
             await redis.hdel(key, *unreadable)  # type: ignore[misc]
@@ -86,7 +96,7 @@ async def count(redis: "Redis", queue_name: str) -> tuple[int, int]:
         pipe.hlen(key)
         pipe.hget(key, _DROPPED)
         held, dropped = await pipe.execute()
-    return held - (dropped is not None), int(dropped or 0)
+    return held - (dropped is not None), int(dropped) if dropped and dropped.isdigit() else 0
 
 
 def _entry(name: str, value: bytes) -> Entry:
@@ -94,9 +104,22 @@ def _entry(name: str, value: bytes) -> Entry:
     return Entry(
         field=name,
         job_id=bytes.fromhex(fields["id"]),
-        reason=fields["reason"],
-        at_ms=int(fields["at_ms"]),
-        body_type=fields["type"],
+        reason=_text(fields["reason"]),
+        at_ms=_whole(fields["at_ms"]),
+        body_type=_text(fields["type"]),
         body=bytes.fromhex(fields["body"]),
-        body_size=int(fields["size"]),
+        body_size=_whole(fields["size"]),
     )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("this is no text")
+    return value
+
+
+def _whole(value: object) -> int:
+    """Return a number that a script wrote, as one or as text."""
+    if isinstance(value, float) or not 0 <= (number := int(value)) <= WHOLE_MAX:  # type: ignore[call-overload]
+        raise ValueError("this is no whole number, or an absurd one")
+    return int(number)

@@ -5,6 +5,7 @@ Each entry is written and removed for itself, so that one that cannot be written
 """
 
 import base64
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid5
 
@@ -48,18 +49,29 @@ class Quarantine:
         self._queue_name = queue_name
         self._events = events
         self._state = state
+        self._refused: set[str] = set()
+        """What the record did not take: read again when there is nothing else."""
 
     async def step(self) -> float:
         """Move some entries, and return the seconds until the next round."""
         try:
-            entries = await quarantine.read(self._redis, self._queue_name, BATCH_MAX)
+            entries = await self._read()
             kept = [entry for entry in entries if await self._keep(entry)]
             self._state.quarantined, _ = await quarantine.count(self._redis, self._queue_name)
         except (RedisError, OSError) as error:
             if diagnose(error).trouble is Trouble.CONNECTION:
                 raise
             return PAUSE_S  # what Redis has can wait for it; the relay reports that it is away
-        return 0.0 if len(kept) >= BATCH_MAX else PAUSE_S
+        return 0.0 if len(entries) >= BATCH_MAX and kept else PAUSE_S
+
+    async def _read(self) -> "list[Entry]":
+        """Return a batch of entries; those that were refused stand in nobody's way."""
+        limit = BATCH_MAX + len(self._refused)
+        entries = await quarantine.read(self._redis, self._queue_name, limit)
+        others = [entry for entry in entries if entry.field not in self._refused]
+        if not others:
+            self._refused.clear()
+        return others[:BATCH_MAX]
 
     async def _keep(self, entry: "Entry") -> bool:
         """Write one entry into the record and remove it; False if it is refused, and stays."""
@@ -72,6 +84,7 @@ class Quarantine:
             if diagnose(error).trouble is not Trouble.FAILURE:
                 raise
             self._events.emit("queue.quarantined", job_id=str(job_id), error=type(error).__name__)
+            self._refused.add(entry.field)
             return False
         await quarantine.remove(self._redis, self._queue_name, [entry])
         self._events.emit("queue.quarantined", job_id=str(job_id), error=None)
@@ -79,12 +92,12 @@ class Quarantine:
 
 
 def _ids_of(entry: "Entry") -> tuple[str | None, UUID]:
-    """Return an entry's id in the queue, if it is text, and its id in the record."""
-    try:
-        redis_id = entry.job_id.decode()
-    except UnicodeDecodeError:
-        return None, uuid5(JOB_ID_NAMESPACE, f"quarantine:{entry.field}")
-    return _clean(redis_id), job_id_of(redis_id)
+    """Return an entry's id in the queue, if it is text and whole, and its id in the record."""
+    with suppress(UnicodeDecodeError):
+        if entry.has_whole_id:
+            redis_id = entry.job_id.decode()
+            return _clean(redis_id), job_id_of(redis_id)
+    return None, uuid5(JOB_ID_NAMESPACE, f"quarantine:{entry.field}")
 
 
 def found_in(entry: "Entry") -> dict[str, Any]:

@@ -187,6 +187,24 @@ async def test_a_full_quarantine_drops_what_comes_and_counts_it(redis, fleet):
     assert await quarantine.count(redis, "arq:queue") == (0, 1)
 
 
+async def test_a_full_quarantine_whose_count_is_none_stops_nobody(redis, fleet):
+    async with redis.pipeline(transaction=False) as pipe:
+        for number in range(10_000):
+            pipe.hset("arq:queue:quarantine", f"{number:x}", "no entry")
+        pipe.hset("arq:queue:quarantine", "dropped", "many")
+        await pipe.execute()
+    assert await quarantine.count(redis, "arq:queue") == (10_000, 0)
+    await put(redis, b"\xff")
+    await healthy(redis)
+    start(fleet)
+    await all_healthy(redis)
+
+    async def dropped():
+        return await quarantine.count(redis, "arq:queue") == (10_000, 1)
+
+    await eventually(dropped)
+
+
 @pytest.mark.parametrize("score", ["-inf", -1e300, -5, 0, 1.5])
 async def test_a_job_with_a_score_long_ago_runs_at_once(redis, fleet, score):
     await put(redis, "x", score=score)
@@ -235,6 +253,26 @@ async def test_an_abort_is_found_among_any_number_of_others(redis, fleet):
 
     await eventually(aborted)
     assert worker.jobs_failed == 1
+
+
+@pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
+async def test_aborts_of_a_wrong_type_are_replaced_so_that_clients_can_abort(redis, fleet, plant):
+    blocking = BlockingJob()
+    await plant(redis, "arq:abort")
+    await put(redis, "here", body(f="blocking"))
+    worker = fleet.start(blocking.function, poll_delay=0.02, allow_abort_jobs=True, **JSON)
+    await blocking.wait_started()
+
+    async def can_be_aborted():
+        return not await redis.exists("arq:abort")
+
+    await eventually(can_be_aborted)
+    await redis.zadd("arq:abort", {"here": timestamp_ms()})
+
+    async def aborted():
+        return worker.jobs_failed
+
+    await eventually(aborted)
 
 
 async def test_kept_aborts_do_not_hide_orphans_behind_them(redis, fleet, monkeypatch):

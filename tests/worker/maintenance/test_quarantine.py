@@ -1,5 +1,6 @@
 """What cannot be a job ends in the record as a dead one, and nothing else is held up by it."""
 
+import json
 import uuid
 
 import pytest
@@ -89,6 +90,17 @@ async def test_an_entry_is_a_dead_job_with_what_was_there(duty, sessions, held, 
     assert [name for name, _ in emitted] == ["queue.quarantined"] * 2
 
 
+async def test_members_that_only_begin_alike_are_two_dead_jobs(duty, sessions, redis):
+    from worker.loop.claimer import Claimer
+    from worker.loop.claims import Claims
+
+    await redis.zadd(QUEUE, {b"x" * 70_000 + end: 1 for end in (b"a", b"b")})
+    await Claimer(Claims("worker", QUEUE, 8.0), f"{QUEUE}:bell").claim(redis, 10, aborts=False)
+    await duty.step()
+
+    assert [row.redis_id for row in await jobs(sessions)] == [None, None]
+
+
 async def test_an_entry_that_comes_again_is_one_dead_job(duty, sessions, held):
     for _ in range(2):
         held["a"] = entry("a", b"\xff")
@@ -131,6 +143,43 @@ async def test_one_that_the_record_refuses_stops_no_other(duty, sessions, held, 
     assert list(held) == ["2"]
     assert state.quarantined == 1
     assert state.warnings() == ["1 members of the queue are in quarantine"]
+
+
+async def test_many_that_the_record_refuses_stand_in_nobodys_way(duty, sessions, held, monkeypatch):
+    monkeypatch.setattr(module, "BATCH_MAX", 2)
+    for number in range(5):
+        held[str(number)] = entry(str(number), f"job-{number}".encode())
+    refused = {"job-0", "job-1", "job-2"}
+
+    async def refuse(session, job_id, **what):
+        if what["redis_id"] in refused:
+            raise ValueError
+        await keep(session, job_id, **what)
+
+    monkeypatch.setattr(module, "keep", refuse)
+    for _ in range(3):
+        await duty.step()
+    assert list(held) == ["0", "1", "2"]
+
+    refused.clear()
+    for _ in range(3):
+        await duty.step()
+    assert held == {}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"reason": 5}, {"type": None}, {"at_ms": "1e9"}, {"size": 10**400}, {"id": 5}, {"body": "x"}],
+    ids=str,
+)
+async def test_an_entry_that_the_loop_did_not_write_is_removed(duty, redis, sessions, odd):
+    sound = {"id": "00", "reason": "why", "at_ms": "1", "type": "string", "body": "", "size": 1}
+    await redis.hset(f"{QUEUE}:quarantine", "odd", json.dumps(sound | odd))
+    await redis.hset(f"{QUEUE}:quarantine", "sound", json.dumps(sound))
+    await duty.step()
+
+    assert len(await jobs(sessions)) == 1
+    assert await loop_quarantine.count(redis, QUEUE) == (0, 0)
 
 
 async def test_what_the_loop_sets_aside_is_kept(duty, sessions, redis, state):

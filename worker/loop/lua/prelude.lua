@@ -96,7 +96,9 @@ local function set_aside(queue, id, reason)
     held = 0
   end
   if held >= QUARANTINE_MAX then
-    redis.call('HINCRBY', key, 'dropped', 1)
+    if type(redis.pcall('HINCRBY', key, 'dropped', 1)) ~= 'number' then
+      redis.call('HSET', key, 'dropped', 1)  -- what was there is no count
+    end
   else
     local type_name = redis.call('TYPE', JOB .. id).ok
     local body, size = '', 0
