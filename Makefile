@@ -37,7 +37,7 @@ bench: $(STAMP) ## measure throughput and latency on this machine
 ON_ALL_CORES := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 ##@ Check it
-.PHONY: test test-fast check check-rest format lint types imports lock-check generated chaos mutants without-bank image-check
+.PHONY: test test-fast check check-rest format lint types imports lock-check generated chaos fuzz mutants without-bank image-check
 test: $(STAMP) ## run the tests, on all cores
 	@$(PY) -m pytest $(ON_ALL_CORES) $(ARGS)
 
@@ -76,6 +76,9 @@ lock-check: $(STAMP) ## do the locks still fit pyproject.toml?
 
 chaos: $(STAMP) ## 10,000 transfers while workers and servers are killed, then the audit
 	@$(PY) -m worker chaos --seed 1 --jobs 10000 $(ARGS)
+
+fuzz: $(STAMP) ## 100,000 hostile messages, and a healthy job every hundredth
+	@$(PY) -m tests.fuzz --messages 100000 --seed 1 $(ARGS)
 
 mutants: $(STAMP) ## plant 15 bugs, one at a time: does a test see each?
 	@$(PY) -m tests.mutations $(ARGS)

@@ -95,7 +95,7 @@ async def test_members_that_only_begin_alike_are_two_dead_jobs(duty, sessions, r
     from worker.loop.claims import Claims
 
     await redis.zadd(QUEUE, {b"x" * 70_000 + end: 1 for end in (b"a", b"b")})
-    await Claimer(Claims("worker", QUEUE, 8.0), f"{QUEUE}:bell").claim(redis, 10, aborts=False)
+    await Claimer(Claims("worker", 8.0), QUEUE).claim(redis, 10, aborts=False)
     await duty.step()
 
     assert [row.redis_id for row in await jobs(sessions)] == [None, None]
