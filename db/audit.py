@@ -93,6 +93,14 @@ RECORD_RULES: Final = (
               OR (state = 'queued') <> (finished_at IS NULL)"""
         ),
     ),
+    Rule(
+        "payload",
+        "a job's payload is the one that was accepted",
+        selected_by(
+            """SELECT id::text FROM jobs
+           WHERE payload_check <> hashtextextended(payload::text, 0)"""
+        ),
+    ),
 )
 
 # A running transaction_timeout is not moved by a new value: it must be switched off and on.

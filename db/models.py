@@ -148,6 +148,8 @@ class JobRecord(Base):
     traceparent: Mapped[str | None]
     notify: Mapped[str | None]
     """The webhook endpoint that hears of its end."""
+    payload_check: Mapped[int]
+    """What the payload hashed to when the row was inserted, by a trigger."""
 
 
 class ScheduleMark(Base):

@@ -53,6 +53,11 @@ TRANSFER_JOB = text("""
     INSERT INTO jobs (id, kind, payload, state, finished_at)
     VALUES (:id, 'transfer_funds', '{}', 'completed', clock_timestamp())
 """)
+JOB_OF_NOBODY = text("""
+    INSERT INTO jobs (id, kind, payload, state, result, finished_at)
+    VALUES (:id, 'create_user', '{}', 'completed',
+            jsonb_build_object('user_id', uuidv7(), 'accounts', '{}'::jsonb), clock_timestamp())
+""")
 POST = text("SELECT verdict FROM post_transfer(:id, :payer, :payee, 100, 'EUR')")
 DEPOSITS = text("""
     INSERT INTO jobs (id, kind, payload, state, finished_at)
@@ -196,12 +201,8 @@ async def test_a_completed_job_without_its_transfer_is_found(books):
 
 async def test_a_completed_job_without_its_user_is_found(books):
     made = uuid.uuid4()
-    await books.plant(
-        "INSERT INTO jobs (id, kind, payload, state, result, finished_at) VALUES "
-        "(:id, 'create_user', '{}', 'completed', "
-        "jsonb_build_object('user_id', uuidv7(), 'accounts', '{}'::jsonb), clock_timestamp())",
-        id=made,
-    )
+    async with books.sessions() as session, session.begin():
+        await session.execute(JOB_OF_NOBODY, {"id": made})
 
     assert await books.found() == {"job_has_user": [str(made)]}
 

@@ -26,6 +26,12 @@ COMPLETED_JOBS = text("""
     RETURNING id
 """)
 
+WITH_A_NUMBER = text("""
+    INSERT INTO jobs (kind, payload, state, finished_at)
+    VALUES ('send_letter', '{"ratio": 1.50}', 'completed', clock_timestamp())
+    RETURNING id
+""")
+
 ENDLESS_JOB = """
     INSERT INTO jobs (kind, payload, state) VALUES ('send_letter', '{}', 'completed') RETURNING id
 """
@@ -81,6 +87,33 @@ async def test_a_final_job_without_an_end_is_found(jobs):
     await jobs.spoil("finished_at = NULL", jobs.ids[1])
 
     assert await jobs.found() == {"accounted": [str(jobs.ids[1])]}
+
+
+async def test_a_payload_that_changed_since_it_was_accepted_is_found(jobs):
+    await jobs.spoil('payload = \'{"address": "elsewhere"}\'', jobs.ids[1])
+
+    assert await jobs.found() == {"payload": [str(jobs.ids[1])]}
+
+
+async def test_a_number_that_is_only_written_differently_since_is_found(jobs):
+    async with jobs.sessions() as session, session.begin():
+        job_id = await session.scalar(WITH_A_NUMBER)
+    assert await jobs.found() == {}
+
+    await jobs.spoil("payload = '{\"ratio\": 1.5}'", job_id)
+
+    assert await jobs.found() == {"payload": [str(job_id)]}
+
+
+async def test_what_a_dump_says_of_a_payload_is_kept_when_it_is_restored(jobs):
+    """A row that is copied with its own check, as `pg_restore` does, hides no change."""
+    await jobs.spoil('payload = \'{"address": "elsewhere"}\'', jobs.ids[1])
+    async with jobs.sessions() as session, session.begin():
+        await session.execute(text("CREATE TEMPORARY TABLE dump ON COMMIT DROP AS TABLE jobs"))
+        await session.execute(text("DELETE FROM jobs"))
+        await session.execute(text("INSERT INTO jobs SELECT * FROM dump"))
+
+    assert await jobs.found() == {"payload": [str(jobs.ids[1])]}
 
 
 async def test_what_is_shown_is_bounded_and_what_is_counted_is_not(jobs):

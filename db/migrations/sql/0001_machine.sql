@@ -38,6 +38,7 @@ CREATE TABLE jobs (
   traceparent text,
   -- The webhook endpoint that hears of the job's end.
   notify text,
+  payload_check bigint NOT NULL,
   CONSTRAINT jobs_finished_check CHECK ((state = 'queued') = (finished_at IS NULL))
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
 CREATE UNIQUE INDEX jobs_kind_key_key ON jobs (kind, key) WHERE key IS NOT NULL;
@@ -58,6 +59,17 @@ CREATE INDEX jobs_dead_idx ON jobs (finished_at, id) WHERE state = 'dead';
 -- What retention looks for. A job that completed and is kept forever is not in it.
 CREATE INDEX jobs_purgeable_idx ON jobs (kind, finished_at)
   WHERE purgeable OR state = 'cancelled';
+
+-- What the payload was when the job was accepted, so that the audit finds one that changed since.
+-- Against accidents: whoever means to deceive can write both columns. What is given is kept, so
+-- that a restored dump says what it said before. A stored generated column would follow the change.
+CREATE FUNCTION set_payload_check() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  NEW.payload_check := pg_catalog.hashtextextended(NEW.payload::pg_catalog.text, 0);
+  RETURN NEW;
+END $$;
+CREATE TRIGGER jobs_set_payload_check BEFORE INSERT ON jobs
+  FOR EACH ROW WHEN (NEW.payload_check IS NULL) EXECUTE FUNCTION set_payload_check();
 
 -- Up to when each schedule is checked: every run before was created, or dropped by its policy.
 CREATE TABLE schedules (

@@ -32,3 +32,4 @@ def downgrade() -> None:
         op.execute(f"DROP FUNCTION {function}")
     for table in ("jobs", "job_kinds"):
         op.drop_table(table)
+    op.execute("DROP FUNCTION set_payload_check")
