@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import text
 
 from db.engine import ONE_MOMENT
-from db.transaction import lift_limits
+from db.transaction import MOVE_LIMITS, lift_limits
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -103,13 +103,7 @@ RECORD_RULES: Final = (
     ),
 )
 
-# A running transaction_timeout is not moved by a new value: it must be switched off and on.
-SET_LIMITS = text("""
-    SELECT set_config('transaction_timeout', '0', true),
-           set_config('transaction_timeout', :limit_ms, true),
-           set_config('idle_in_transaction_session_timeout', :limit_ms, true),
-           set_config('statement_timeout', :limit_ms, true)
-""")
+SET_LIMITS = text(MOVE_LIMITS)
 
 BY_STATE = text("SELECT state, count(*) AS jobs FROM jobs GROUP BY state")
 

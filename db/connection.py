@@ -65,10 +65,13 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
         "_is_doomed",
         "_leaves",
         "_limits",
+        "_preamble",
         "_search_path",
         "_settings",
         "_usual",
+        "has_transaction_timeout",
         "is_owned",
+        "is_pooled",
         "is_silent",
         "is_watched",
     )
@@ -80,9 +83,13 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
         # Both are switched to for every job, so they are made once.
         self._usual: Any = self._config  # type: ignore[has-type]
         self._concluding: Any = self._usual._replace(command_timeout=CONCLUDE_TIMEOUT_S)
-        self._limits = ""
+        self._limits = self._preamble = ""
         self._leaves = Leaves.NOTHING
         self._is_doomed = False
+        self.has_transaction_timeout = True
+        """Whether the server's version has that setting."""
+        self.is_pooled = False
+        """Whether each transaction may have another session of the server."""
         self._has_written = False
         self.is_watched = False
         """Whether a job uses it: its statements are judged."""
@@ -92,6 +99,15 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
         """Whether it was given up because the server answered no ROLLBACK and no farewell; after a
         cancel, SQLAlchemy says farewell at once."""
         _keep_alive(self._transport)
+
+    def stand_behind_pooler(self, preamble: str) -> None:
+        """Keep nothing in the session: begin each transaction with what one would begin with.
+
+        Args:
+            preamble: `SET LOCAL` statements that follow BEGIN.
+        """
+        self.is_pooled = True
+        self._limits = self._preamble = preamble
 
     # What a job may, and for how long.
 
@@ -103,7 +119,11 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
             patience_s: how long one statement may go unanswered; None: however long.
         """
         self.is_watched = True
-        self._limits = limits
+        self.limit(limits, patience_s)
+
+    def limit(self, limits: str, patience_s: float | None) -> None:
+        """Have these limits instead of the usual ones until `retire`, whoever uses it. As `serve`."""
+        self._limits = self._preamble + limits
         self.wait_for_answers(patience_s)
 
     def wait_for_answers(self, patience_s: float | None) -> None:
@@ -114,7 +134,7 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
     def retire(self) -> None:
         """Return to how the pool gives connections out."""
         self.is_watched = self.is_owned = self._has_written = False
-        self._limits = ""
+        self._limits = self._preamble
         self._config = self._usual
 
     def judge(self, sql: str) -> None:
@@ -153,7 +173,10 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
         )
 
     def _search_path_now(self) -> str | None:
-        """Return what the server has reported of itself; before PostgreSQL 18, None."""
+        """Return what the server has reported of itself; before PostgreSQL 18, None.
+
+        Then any statement may have changed it: a trigger can.
+        """
         return getattr(self._settings, "search_path", None)
 
     # A job's own transaction.
@@ -175,12 +198,14 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
         """
         self._config = self._concluding
         return bool(self._leaves) and (
-            self._leaves >= Leaves.NAMES or self._search_path_now() != self._search_path
+            self._leaves >= Leaves.NAMES
+            or self._search_path is None
+            or self._search_path_now() != self._search_path
         )
 
     def take_own_names(self) -> "Awaitable[object]":
         """Leave the role and search_path that a handler has chosen for itself."""
-        return self._send(OWN_NAMES, CONCLUDE_TIMEOUT_S)
+        return self._send(OWN_NAMES + self._preamble, CONCLUDE_TIMEOUT_S)
 
     def commit(self) -> "Awaitable[object]":
         """Commit, and reset the session if need be."""
@@ -205,9 +230,11 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
             self.terminate()
 
     async def _end(self, command: str, timeout_s: float) -> None:
-        reset = RESET if self._leaves in {Leaves.STATE, Leaves.NAMES} else ""
+        # A pooler keeps the session when this connection is replaced.
+        has_traces = self._leaves is Leaves.TRACES
+        reset = RESET if self._leaves and (self.is_pooled or not has_traces) else ""
         await self._send(command + reset, timeout_s)
-        if reset:
+        if reset and not has_traces:
             self._leaves = Leaves.NOTHING
 
     def _send(self, command: str, timeout_s: float) -> "Awaitable[object]":
@@ -239,6 +266,9 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
         """What prepares every statement that has arguments or rows."""
         if self.is_watched and query not in CLEAN:
             self.judge(query)
+        if self.is_pooled:
+            # Without a name, the driver sends the statement's text with each use.
+            options["named"] = ""
         return super()._get_statement(query, timeout, **options)
 
     def _copy_in(self, copy_stmt: str, *args: Any) -> Any:  # noqa: ANN401

@@ -4,7 +4,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
-from sqlalchemy import event, make_url
+from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
@@ -19,12 +19,12 @@ from db.connection import (
     KEEPALIVE_INTERVAL_S,
     DriverConnection,
 )
+from db.connector import STATEMENTS_REMEMBERED_MAX, Connector
 from db.errors import sqlstate_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sqlalchemy import URL
     from sqlalchemy.engine import ExceptionContext, ExecutionContext
     from sqlalchemy.pool import PoolResetState
 
@@ -33,7 +33,7 @@ DRIVER: Final = "postgresql+asyncpg"
 PUBLIC: Final = "public"
 """The schema where the tables are, if no other was chosen; every database has it."""
 
-# Sent with the connection itself, so they cost no round trip. A lock waits less than a statement,
+# Sent with the connection itself, or with BEGIN behind a pooler, so they cost no round trip. A lock waits less than a statement,
 # a statement less than a transaction. A job whose timeout is longer moves them for its own
 # transaction: see `db.transaction.terms_of`.
 LOCK_TIMEOUT_MS: Final = 2_000
@@ -55,19 +55,6 @@ COMMAND_TIMEOUT_S: Final = STATEMENT_TIMEOUT_MS / 1000 + 5.0
 POOL_RECYCLE_S: Final = 1_800
 
 
-def asyncpg_url(url: str) -> "URL":
-    """Return `url` for SQLAlchemy's asyncpg dialect, libpq's `sslmode` translated to `ssl`.
-
-    Raises:
-        sqlalchemy.exc.ArgumentError: `url` is not a database URL.
-    """
-    parsed = make_url(url).set(drivername=DRIVER)
-    sslmode = parsed.query.get("sslmode")
-    if sslmode is None:
-        return parsed
-    return parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": sslmode})
-
-
 def create_engine(
     url: str, *, pool_size: int, application_name: str, schema: str = PUBLIC
 ) -> AsyncEngine:
@@ -77,13 +64,19 @@ def create_engine(
     connection is met by the retry table anyway. No overflow: the pool is the bound.
 
     Args:
-        url: any PostgreSQL URL; the driver is replaced by asyncpg.
+        url: any PostgreSQL URL, as libpq takes it.
         pool_size: connections at most, as many as there are jobs at a time, plus the duties.
         application_name: shown in `pg_stat_activity`.
         schema: where Teller's own tables are; a handler still finds those in `public`.
     """
+    connector = Connector(
+        url,
+        _settings(application_name, schema),
+        connect_timeout_s=CONNECT_TIMEOUT_S,
+        command_timeout_s=COMMAND_TIMEOUT_S,
+    )
     engine = create_async_engine(
-        asyncpg_url(url),
+        f"{DRIVER}://",
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_S,
@@ -92,11 +85,10 @@ def create_engine(
         hide_parameters=True,  # bound values are names, e-mails and amounts: never in an error
         json_serializer=_to_json,
         json_deserializer=orjson.loads,
+        # SQLAlchemy reads no URL: it would know less of libpq's than asyncpg does.
         connect_args={
-            "timeout": CONNECT_TIMEOUT_S,
-            "command_timeout": COMMAND_TIMEOUT_S,
-            "connection_class": DriverConnection,
-            "server_settings": _server_settings(application_name, schema),
+            "async_creator_fn": connector.open,
+            "prepared_statement_cache_size": STATEMENTS_REMEMBERED_MAX,
         },
     )
     event.listen(engine.sync_engine, "checkout", _replace_if_closed)
@@ -173,7 +165,7 @@ def _doom_if_read_only(context: "ExceptionContext") -> None:
         driver.doom()
 
 
-def _server_settings(application_name: str, schema: str) -> dict[str, str]:
+def _settings(application_name: str, schema: str) -> dict[str, str]:
     return {
         "application_name": application_name,
         "timezone": "UTC",

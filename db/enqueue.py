@@ -49,7 +49,7 @@ TRY_ENQUEUE: Final = text("""
       WITH ORDINALITY AS candidate (kind, payload, key, run_at, position)
     CROSS JOIN LATERAL try_enqueue_job(
       candidate.kind,
-      CASE WHEN pg_input_is_valid(candidate.payload, 'jsonb') THEN candidate.payload::jsonb END,
+      CASE WHEN is_json(candidate.payload) THEN candidate.payload::jsonb END,
       candidate.key, candidate.run_at, NULL, NULL) AS answer
     ORDER BY candidate.position
 """)

@@ -35,12 +35,7 @@ DDL_LOCK_TIMEOUT_MS: Final = 5_000  # a migration gives up rather than block the
 TAKEN: Final = frozenset({"42P07", "42710", "42723"})
 """SQLSTATEs of a table, an object and a function that exist already."""
 
-SET_TIMEOUTS: Final = text("""
-    SELECT set_config('statement_timeout', '0', false),
-           set_config('transaction_timeout', '0', false),
-           set_config('idle_in_transaction_session_timeout', '0', false),
-           set_config('lock_timeout', :lock_timeout, false)
-""")
+LOCK: Final = text("SELECT pg_advisory_xact_lock(:id)")
 
 
 class UnsuitableDatabaseError(Exception):
@@ -63,7 +58,7 @@ async def migrate(
     Where a newer release has migrated already, nothing is done: its tables and kinds stay.
 
     Args:
-        engine: the database.
+        engine: the database, by two connections at least.
         kinds: on what terms each kind is accepted; one that is gone from the code stays
             registered, since older workers may still serve it.
         schema: where the tables are; made if it is missing.
@@ -73,7 +68,7 @@ async def migrate(
             somebody else's under one of our names.
         MigrationBusyError: it was not this process's turn within `WAIT_FOR_TURN_MS`.
     """
-    async with engine.connect() as connection, _turn(connection):
+    async with _turn(engine), _migrating(engine) as connection:
         found = await _revision(connection, schema)
         if found is not None and _is_newer(found):
             return found
@@ -124,34 +119,47 @@ def _revisions() -> frozenset[str]:
 
 
 @asynccontextmanager
-async def _turn(connection: "AsyncConnection") -> "AsyncIterator[None]":
-    """Hold the migration lock, and give the connection back as it was.
+async def _turn(engine: "AsyncEngine") -> "AsyncIterator[None]":
+    """Hold the migration lock.
 
-    A lock of the session, since each migration commits for itself. The driver waits however long
-    it takes: the server's limits are off, and a lost connection is noticed by its keepalive.
+    On a connection of its own, in a transaction that does nothing else: each migration commits for
+    itself, and a lock of the session would be lost, or left behind, behind a pooler.
     """
-    driver: Any = (await connection.get_raw_connection()).driver_connection
-    _require_utf8(driver.get_settings().server_encoding)
-    driver.wait_for_answers(None)
-    await connection.execute(SET_TIMEOUTS, {"lock_timeout": str(WAIT_FOR_TURN_MS)})
-    try:
-        await connection.execute(text("SELECT pg_advisory_lock(:id)"), {"id": MIGRATION_LOCK_ID})
-    except DBAPIError as error:
-        if diagnose(error).trouble is not Trouble.LOCK_TIMEOUT:
-            raise
-        raise MigrationBusyError(
-            f"another process has been migrating this database for {WAIT_FOR_TURN_MS / 1000:g} s: "
-            "wait for it to end, or look for it in pg_stat_activity"
-        ) from error
-    await connection.execute(SET_TIMEOUTS, {"lock_timeout": str(DDL_LOCK_TIMEOUT_MS)})
-    await connection.commit()
-    try:
+    async with _patient(engine, lock_timeout_ms=WAIT_FOR_TURN_MS) as connection:
+        try:
+            await connection.execute(LOCK, {"id": MIGRATION_LOCK_ID})
+        except DBAPIError as error:
+            if diagnose(error).trouble is not Trouble.LOCK_TIMEOUT:
+                raise
+            raise MigrationBusyError(
+                "another process has been migrating this database for "
+                f"{WAIT_FOR_TURN_MS / 1000:g} s: wait for it to end, or look for it in "
+                "pg_stat_activity"
+            ) from error
         yield
-    finally:
-        await connection.rollback()
-        await connection.execute(text("SELECT pg_advisory_unlock(:id)"), {"id": MIGRATION_LOCK_ID})
-        await connection.execute(text("RESET ALL"))
-        await connection.commit()
+
+
+@asynccontextmanager
+async def _migrating(engine: "AsyncEngine") -> "AsyncIterator[AsyncConnection]":
+    async with _patient(engine, lock_timeout_ms=DDL_LOCK_TIMEOUT_MS) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def _patient(engine: "AsyncEngine", *, lock_timeout_ms: int) -> "AsyncIterator[AsyncConnection]":
+    """Open a connection whose transactions may take however long, but for their locks.
+
+    The driver waits as long: a lost connection is noticed by its keepalive.
+    """
+    async with engine.connect() as connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        _require_utf8(driver.get_settings().server_encoding)
+        no_limits = ["statement_timeout", "idle_in_transaction_session_timeout"]
+        if driver.has_transaction_timeout:
+            no_limits.append("transaction_timeout")
+        lifted = "".join(f"; SET LOCAL {name} = 0" for name in no_limits)
+        driver.limit(f"; SET LOCAL lock_timeout = {lock_timeout_ms}{lifted}", None)
+        yield connection
 
 
 def _require_utf8(encoding: str) -> None:

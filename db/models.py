@@ -118,7 +118,7 @@ class JobRecord(Base):
         {"postgresql_with": {"fillfactor": "80", "autovacuum_vacuum_scale_factor": "0.02"}},
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=text("uuidv7()"))
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=text("new_id()"))
     kind: Mapped[str]
     key: Mapped[str | None]
     unique_hash: Mapped[int | None]

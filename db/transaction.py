@@ -34,6 +34,14 @@ POSTGRES_LIMIT_MAX_MS: Final = 2**31 - 1
 
 ENDED: Final = "the job's transaction was ended while its handler ran: effects may be kept twice"
 
+MOVE_LIMITS: Final = """
+    SELECT count(set_config(name, CASE set_config(name, '0', true) WHEN '0' THEN :limit_ms END, true))
+    FROM pg_settings
+    WHERE name IN ('transaction_timeout', 'idle_in_transaction_session_timeout', 'statement_timeout')
+"""
+"""Moves the limits of the transaction it runs in, those that the server has. By way of 0: what runs
+already is not moved by another value."""
+
 _DRIVER: Final = "teller_driver"
 """Where a job's session keeps the driver of its transaction."""
 
@@ -94,8 +102,15 @@ class Terms:
     limits: str
     """What is sent behind BEGIN; mostly nothing. A limit of the server that would end the job early
     is moved for this transaction."""
+    transaction_limit: str
+    """The same, where the server has a limit for transactions."""
     patience_s: float
     """How long the driver waits for one answer."""
+
+    def serve(self, driver: "DriverConnection") -> None:
+        """Have a connection serve the job."""
+        extra = self.transaction_limit if driver.has_transaction_timeout else ""
+        driver.serve(self.limits + extra, self.patience_s)
 
 
 def terms_of(limit: timedelta | None) -> Terms:
@@ -114,19 +129,19 @@ def _terms(
     limit: timedelta | None, statement_ms: int, idle_ms: int, transaction_ms: int, command_s: float
 ) -> Terms:
     if limit is None:
-        return Terms("", command_s)
+        return Terms("", "", command_s)
     needed_ms = int(limit / timedelta(milliseconds=1)) + LIMIT_MARGIN_MS
-    limits = ""
+    limits = transaction_limit = ""
     if needed_ms > statement_ms:
         limits += f"; SET LOCAL statement_timeout = {needed_ms}"
     if needed_ms > idle_ms:
         limits += f"; SET LOCAL idle_in_transaction_session_timeout = {needed_ms}"
     if needed_ms > transaction_ms:
         # A running one is not moved by a new value: it must be switched off and on.
-        limits += (
+        transaction_limit = (
             f"; SET LOCAL transaction_timeout = 0; SET LOCAL transaction_timeout = {needed_ms}"
         )
-    return Terms(limits, max(command_s, needed_ms / 1000))
+    return Terms(limits, transaction_limit, max(command_s, needed_ms / 1000))
 
 
 class JobTransaction:
@@ -165,9 +180,8 @@ class JobTransaction:
             # SQLAlchemy must not begin one as well. The pool takes this for a transaction to roll
             # back, so it is set before there may be one, and reset after there is none.
             self._pooled.autocommit = True
-            driver, terms = self._driver, terms_of(self._limit)
-            driver.serve(terms.limits, terms.patience_s)
-            await driver.begin()
+            terms_of(self._limit).serve(self._driver)
+            await self._driver.begin()
             self._is_open = True
         except BaseException:
             await self._connection.__aexit__(None, None, None)
@@ -250,7 +264,7 @@ async def snapshot_session(
 
     def serve(_session: object, _transaction: object, connection: "Connection") -> None:
         driver: Any = connection.connection.driver_connection
-        driver.serve(terms.limits, terms.patience_s)
+        terms.serve(driver)
 
     async with AsyncSession(database, expire_on_commit=False, autoflush=False) as session:
         event.listen(session.sync_session, "after_begin", serve)

@@ -15,13 +15,22 @@ import redis.asyncio as redis_asyncio
 from sqlalchemy import make_url
 
 from db.engine import create_engine, create_sessions
+from tests import servers as versions
 from tests.letters import add_samples, in_the_folder
 from worker.app import migrate_database
 from worker.dev.servers import Stack
+from worker.dev.servers.programs import POSTGRES_OVERRIDE
 
 POOL_SIZE = 24
 SERVER_FIXTURES = {"servers", "stack", "valkey", "fragile", "lasting"}
 """Whatever starts a server or connects to a given one."""
+
+
+def pytest_configure():
+    """Have every server of the tests be of the version that was asked for."""
+    major = os.environ.get(versions.SERVER)
+    if major:
+        os.environ[POSTGRES_OVERRIDE] = str(versions.postgres(int(major)))
 
 
 def pytest_collection_modifyitems(items):
@@ -65,7 +74,7 @@ class Databases:
 
 
 async def _migrate(url):
-    engine = create_engine(url, pool_size=1, application_name="teller-tests")
+    engine = create_engine(url, pool_size=2, application_name="teller-tests")
     await migrate_database(engine)
     async with engine.begin() as connection:
         await add_samples(connection)

@@ -129,7 +129,7 @@ class Options:
         configure_logs(settings.log_level)
         hide_arguments()
         engine = create_engine(
-            str(settings.database_url),
+            settings.database_url,
             pool_size=settings.pool_size,
             application_name=f"teller-worker {socket.gethostname()}:{os.getpid()}"[:63],
             schema=settings.database_schema,

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import (
     AfterValidator,
     Field,
-    PostgresDsn,
     RedisDsn,
     ValidationError,
     model_validator,
@@ -17,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.asyncio import ConnectionPool
 
 from db.engine import PUBLIC, TRANSACTION_TIMEOUT_MS
+from db.url import check_url
 from jobs._payload import validation_message
 from jobs._wire import JOB_PREFIX, QUEUE
 from worker.errors import StartupError
@@ -24,23 +24,6 @@ from worker.errors import StartupError
 ENV_FILE: Final = ".env"
 DUTY_CONNECTIONS: Final = 4
 """Connections beside the jobs': for the relay, the schedules, the heartbeat, and one spare."""
-
-
-_DATABASE_PARAMETERS: Final = frozenset(
-    {"host", "port", "ssl", "sslmode", "passfile", "service", "servicefile", "krbsrvname", "gsslib"}
-    | {"target_session_attrs", "prepared_statement_cache_size"}
-)
-"""What may stand behind the `?` of DATABASE_URL; libpq knows more of them than the driver does."""
-
-
-def _known_to_postgresqls_driver(url: PostgresDsn) -> PostgresDsn:
-    unknown = sorted({name for name, _ in url.query_params()} - _DATABASE_PARAMETERS)
-    if unknown:
-        raise ValueError(
-            f"the driver does not know {', '.join(unknown)}: take it out of DATABASE_URL; "
-            f"it knows {', '.join(sorted(_DATABASE_PARAMETERS))}"
-        )
-    return url
 
 
 def _known_to_rediss_driver(url: RedisDsn) -> RedisDsn:
@@ -79,9 +62,7 @@ class Settings(BaseSettings):
     )
 
     database_url: Annotated[
-        PostgresDsn,
-        AfterValidator(_known_to_postgresqls_driver),
-        Field(validation_alias="DATABASE_URL"),
+        str, AfterValidator(check_url), Field(validation_alias="DATABASE_URL", repr=False)
     ]
     redis_url: Annotated[
         RedisDsn, AfterValidator(_known_to_rediss_driver), Field(validation_alias="REDIS_URL")

@@ -30,7 +30,7 @@ class User(Base):
     __tablename__ = "users"
     __table_args__ = (CheckConstraint("username_key <> ''", name="username_visible"),)
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=text("uuidv7()"))
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=text("new_id()"))
     username: Mapped[str]
     username_key: Mapped[str] = mapped_column(Text(collation="C"), unique=True)
     email: Mapped[str]
@@ -69,7 +69,7 @@ class Account(Base):
         {"postgresql_with": {"fillfactor": "80"}},
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=text("uuidv7()"))
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=text("new_id()"))
     code: Mapped[str] = mapped_column(unique=True)
     user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id"))
     currency: Mapped[str]

@@ -56,7 +56,7 @@ TRANSFER_JOB = text("""
 JOB_OF_NOBODY = text("""
     INSERT INTO jobs (id, kind, payload, state, result, finished_at)
     VALUES (:id, 'create_user', '{}', 'completed',
-            jsonb_build_object('user_id', uuidv7(), 'accounts', '{}'::jsonb), clock_timestamp())
+            jsonb_build_object('user_id', new_id(), 'accounts', '{}'::jsonb), clock_timestamp())
 """)
 POST = text("SELECT verdict FROM post_transfer(:id, :payer, :payee, 100, 'EUR')")
 DEPOSITS = text("""

@@ -13,7 +13,7 @@ ALL = {kind: timedelta(0) for kind in ("build_report", "create_user", "transfer_
 
 FINISHED = text("""
     INSERT INTO jobs (id, kind, payload, state, purgeable, finished_at)
-    VALUES (coalesce(CAST(:id AS uuid), uuidv7()), :kind, '{}', :state, true,
+    VALUES (coalesce(CAST(:id AS uuid), new_id()), :kind, '{}', :state, true,
             clock_timestamp() - interval '1 year')
 """)
 

@@ -161,6 +161,6 @@ def _free_port() -> int:
 
 
 async def _migrate(database_url: str) -> None:
-    engine = create_engine(database_url, pool_size=1, application_name="bench")
+    engine = create_engine(database_url, pool_size=2, application_name="bench")
     await migrate_database(engine)
     await engine.dispose()

@@ -8,11 +8,11 @@ import uuid
 from typing import Any, ClassVar
 
 from arq.connections import RedisSettings
-from sqlalchemy import BigInteger, select
+from sqlalchemy import BigInteger, make_url, select
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from db.engine import asyncpg_url
+from db.engine import DRIVER
 from worker.execution import serializer as wire
 
 CONCURRENCY = 16
@@ -46,7 +46,7 @@ async def transfer(ctx, order):
 
 async def start(ctx):
     engine = create_async_engine(
-        asyncpg_url(os.environ["DATABASE_URL"]), pool_size=CONCURRENCY, max_overflow=0
+        make_url(os.environ["DATABASE_URL"]).set(drivername=DRIVER), pool_size=CONCURRENCY, max_overflow=0
     )
     ctx["engine"], ctx["sessions"] = engine, async_sessionmaker(engine, expire_on_commit=False)
 

@@ -80,10 +80,10 @@ async def _accounts(database_url: str, entries: int) -> tuple[UUID, UUID]:
     small, large = await open_account(sessions), await open_account(sessions)
     async with sessions() as session, session.begin():
         await session.execute(text("SELECT set_config('statement_timeout', '0', true)"))
-        await session.execute(text("SELECT set_config('transaction_timeout', '0', true)"))
+        await session.execute(text(MOVE_LIMITS), {"limit_ms": "0"})
         await session.execute(OPEN_WORLD_ACCOUNTS, {"currencies": ["EUR"]})
         await session.execute(
-            text("SELECT post_transfer(uuidv7(), world_account_id('EUR'), :account, 1, 'EUR')"),
+            text("SELECT post_transfer(new_id(), world_account_id('EUR'), :account, 1, 'EUR')"),
             {"account": small},
         )
         driver = (await (await session.connection()).get_raw_connection()).driver_connection

@@ -318,7 +318,8 @@ def test_a_usual_job_has_nothing_to_set_and_each_longer_one_what_it_needs():
         "; SET LOCAL statement_timeout = 25000"
         "; SET LOCAL idle_in_transaction_session_timeout = 25000"
     )
-    assert terms_of(_seconds(60)).limits.endswith(
+    assert terms_of(_seconds(20)).transaction_limit == ""
+    assert terms_of(_seconds(60)).transaction_limit == (
         "; SET LOCAL transaction_timeout = 0; SET LOCAL transaction_timeout = 65000"
     )
 

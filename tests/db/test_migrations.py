@@ -39,6 +39,9 @@ CATALOGUE = text("""
 """)
 
 
+NEW_ID = "CREATE FUNCTION new_id() RETURNS uuid LANGUAGE sql AS 'SELECT gen_random_uuid()'"
+
+
 async def engine_of(url):
     return create_engine(url, pool_size=4, application_name="teller-tests")
 
@@ -57,6 +60,7 @@ async def test_the_schema_of_the_models_is_the_schema_of_the_migrations(
         await engine_of(new_database_url),
     )
     async with from_models.begin() as connection:
+        await connection.execute(text(NEW_ID))
         await connection.run_sync(Base.metadata.create_all)
 
     assert await catalogue(from_models) == await catalogue(from_migrations)

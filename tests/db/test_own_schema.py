@@ -113,7 +113,7 @@ async def test_an_application_keeps_its_tables_and_its_own_migrations_go_on(appl
 
 async def test_without_a_schema_of_its_own_it_says_what_to_set(application, empty_database_url):
     before = await application.tables()
-    engine = create_engine(empty_database_url, pool_size=1, application_name="teller-tests")
+    engine = create_engine(empty_database_url, pool_size=2, application_name="teller-tests")
 
     with pytest.raises(StartupError, match="set TELLER_SCHEMA"):
         await migrate_database(engine)
@@ -147,7 +147,7 @@ async def test_an_application_enqueues_in_its_own_transaction_and_a_worker_runs_
 
 async def test_tables_of_another_schema_are_not_taken_for_its_own(new_database_url):
     """`public` is in the search_path, and has tables of the same names."""
-    engine = create_engine(new_database_url, pool_size=1, application_name="tests", schema=OWN)
+    engine = create_engine(new_database_url, pool_size=2, application_name="tests", schema=OWN)
 
     with pytest.raises(SchemaOutdatedError, match="tables in schema teller are at revision none"):
         await require_current(engine, OWN)
@@ -156,7 +156,7 @@ async def test_tables_of_another_schema_are_not_taken_for_its_own(new_database_u
 
 
 async def test_an_older_release_leaves_a_newer_ones_tables_and_kinds_alone(new_database_url):
-    engine = create_engine(new_database_url, pool_size=1, application_name="teller-tests")
+    engine = create_engine(new_database_url, pool_size=2, application_name="teller-tests")
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE teller_version SET version_num = '9999'"))
         await connection.execute(text("UPDATE job_kinds SET payload_schema = '{}'"))
@@ -170,7 +170,7 @@ async def test_an_older_release_leaves_a_newer_ones_tables_and_kinds_alone(new_d
 
 
 async def test_a_revision_that_is_no_release_of_ours_is_refused(new_database_url):
-    engine = create_engine(new_database_url, pool_size=1, application_name="teller-tests")
+    engine = create_engine(new_database_url, pool_size=2, application_name="teller-tests")
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE teller_version SET version_num = '0000'"))
 
@@ -183,14 +183,14 @@ async def test_a_revision_that_is_no_release_of_ours_is_refused(new_database_url
 async def test_a_role_that_may_not_make_schemas_migrates_into_the_one_it_was_given(
     empty_database_url,
 ):
-    owner = create_engine(empty_database_url, pool_size=1, application_name="owner")
+    owner = create_engine(empty_database_url, pool_size=2, application_name="owner")
     async with owner.begin() as connection:
         await connection.execute(text("CREATE ROLE tenant LOGIN"))
         await connection.execute(text("CREATE SCHEMA tenant AUTHORIZATION tenant"))
     url = make_url(empty_database_url).set(username="tenant", password=None)
     engine = create_engine(
         url.render_as_string(hide_password=False),
-        pool_size=1,
+        pool_size=2,
         application_name="tenant",
         schema="tenant",
     )

@@ -162,7 +162,7 @@ async def work(sessions, running, seen_ago=timedelta(0)):
             text(
                 "INSERT INTO workers "
                 "(id, host, pid, version, kinds, state, mode, jobs_running, seen_at) "
-                "VALUES (uuidv7(), 'a', 1, '1', '{any}', 'running', 'normal', :running, "
+                "VALUES (new_id(), 'a', 1, '1', '{any}', 'running', 'normal', :running, "
                 "clock_timestamp() - CAST(:ago AS interval))"
             ),
             {"running": running, "ago": seen_ago},

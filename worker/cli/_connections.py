@@ -59,7 +59,7 @@ async def open_connections(
             socket_timeout=REDIS_ANSWER_TIMEOUT_S,
         )
         engines = open_engine(
-            str(settings.database_url),
+            settings.database_url,
             pool_size=pool_size,
             application_name=f"teller-{command}",
             schema=settings.database_schema,

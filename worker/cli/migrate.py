@@ -22,5 +22,5 @@ def migrate() -> None:
 
 async def migrate_schema() -> str:
     """Migrate the database that the settings name, and return its revision."""
-    async with open_connections("migrate", migrated=False) as opened:
+    async with open_connections("migrate", pool_size=2, migrated=False) as opened:
         return await migrate_database(opened.engine, opened.settings.database_schema)

@@ -4,12 +4,11 @@ from typing import Final
 
 from sqlalchemy import text
 
-# The transaction's own limits. A running transaction_timeout is not moved by a new value: it must
-# be switched off and on. A standby has replayed up to where a primary has written.
-TAKE_SNAPSHOT = text("""
-    SELECT set_config('transaction_timeout', '0', true),
-           set_config('transaction_timeout', :limit_ms, true),
-           set_config('statement_timeout', :limit_ms, true),
+from db.transaction import MOVE_LIMITS
+
+# A standby has replayed up to where a primary has written.
+TAKE_SNAPSHOT = text(f"""
+    SELECT ({MOVE_LIMITS}),
            set_config('TimeZone', :timezone, true),
            pg_current_snapshot()::text AS id,
            now() AS taken_at,

@@ -1,5 +1,42 @@
 -- What the machine needs: the jobs and how they are accepted, the schedules, the workers.
 
+-- What not every version of the server has. Whichever there is when the schema is made, the names
+-- and the answers are the same; what is made for an older version goes on serving on a newer one.
+DO $versions$ BEGIN
+  IF to_regprocedure('pg_catalog.uuidv7()') IS NOT NULL THEN
+    CREATE FUNCTION new_id() RETURNS uuid LANGUAGE sql PARALLEL SAFE
+    RETURN pg_catalog.uuidv7();
+  ELSE
+    -- PostgreSQL 14 to 17. As uuidv7() lays it out: milliseconds, the rest of the moment in twelve
+    -- bits, and chance, whose own version and variant bits come from gen_random_uuid().
+    CREATE FUNCTION new_id() RETURNS uuid
+    LANGUAGE plpgsql PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+    DECLARE
+      microseconds CONSTANT bigint := extract(epoch FROM clock_timestamp()) * 1000000;
+    BEGIN
+      RETURN encode(overlay(
+        uuid_send(gen_random_uuid())
+        PLACING int8send((microseconds / 1000) << 16 | x'7000'::bigint
+                         | microseconds % 1000 * 4096 / 1000)
+        FROM 1), 'hex')::uuid;
+    END $$;
+  END IF;
+
+  IF to_regprocedure('pg_catalog.pg_input_is_valid(text, text)') IS NOT NULL THEN
+    CREATE FUNCTION is_json(value text) RETURNS boolean LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    RETURN pg_catalog.pg_input_is_valid(value, 'jsonb');
+  ELSE
+    -- PostgreSQL 14 and 15. A block with an exception cannot run in a parallel worker.
+    CREATE FUNCTION is_json(value text) RETURNS boolean
+    LANGUAGE plpgsql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
+    BEGIN
+      RETURN value::jsonb IS NOT NULL;
+    EXCEPTION WHEN data_exception OR program_limit_exceeded OR statement_too_complex THEN
+      RETURN false;
+    END $$;
+  END IF;
+END $versions$;
+
 -- The kinds of job this database accepts, and on what terms: workers register them.
 CREATE TABLE job_kinds (
   kind text CONSTRAINT job_kinds_pkey PRIMARY KEY,
@@ -11,7 +48,7 @@ CREATE TABLE job_kinds (
 
 -- One row per accepted job, from its acceptance to its final outcome.
 CREATE TABLE jobs (
-  id uuid DEFAULT uuidv7() CONSTRAINT jobs_pkey PRIMARY KEY,
+  id uuid DEFAULT new_id() CONSTRAINT jobs_pkey PRIMARY KEY,
   kind text NOT NULL,
   key text,
   -- Of the payload, where it identifies the job: the kind is unique for a time, and there is no key.
@@ -112,6 +149,18 @@ CREATE TABLE workers (
 -- same names. So every function has its own search_path, with nobody's objects in it, and ours are
 -- named with their schema, {schema}. They run with the rights of their caller.
 
+-- Whether `value` begins with a day of the calendar, as in 2024-02-29. Counted rather than cast: a
+-- cast would raise.
+CREATE FUNCTION is_day(value text) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF value !~ '^[0-9]{4}-(0[1-9]|1[0-2])-[0-9]{2}' OR left(value, 4) = '0000' THEN
+    RETURN false;
+  END IF;
+  RETURN substr(value, 9, 2)::int BETWEEN 1 AND extract(
+    day FROM make_date(left(value, 4)::int, substr(value, 6, 2)::int, 1) + interval '1 month -1 day');
+END $$;
+
 -- Whether `value` has the string `format`, read as pydantic reads JSON. What pydantic takes, this
 -- takes; a unix time in a string is not checked for its range, and unknown formats always pass.
 CREATE FUNCTION has_format(format text, value text) RETURNS boolean
@@ -125,13 +174,13 @@ BEGIN
       RETURN value ~ format('^((urn:uuid:)?%1$s|\{%1$s\}|[0-9a-fA-F]{32})$', uuid_form);
     WHEN 'date' THEN
       RETURN value ~ unix_time
-        OR (value ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' AND pg_input_is_valid(value, 'date'));
+        OR (value ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' AND {schema}.is_day(value));
     WHEN 'date-time' THEN
       RETURN value ~ unix_time
         OR (value ~ ('^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt _]([01][0-9]|2[0-3]):[0-5][0-9]'
                      '(:[0-5][0-9]([.,][0-9]+)?)?'
                      '([Zz]|[+\u2212-]([01][0-9]|2[0-3]):?[0-5][0-9])?$')
-            AND pg_input_is_valid(left(value, 10), 'date'));
+            AND {schema}.is_day(value));
     ELSE
       RETURN true;
   END CASE;
@@ -310,7 +359,7 @@ BEGIN
   replaced := false;
   LOOP
     INSERT INTO {schema}.jobs AS j (id, kind, key, unique_hash, payload, run_at, traceparent)
-      VALUES (coalesce(p_id, uuidv7()), p_kind, p_key, payload_hash, p_payload, due,
+      VALUES (coalesce(p_id, {schema}.new_id()), p_kind, p_key, payload_hash, p_payload, due,
               -- A caller's context for tracing is 55 characters; anything long is none.
               CASE WHEN length(p_traceparent) <= 200 THEN p_traceparent END)
       ON CONFLICT DO NOTHING

@@ -1,7 +1,7 @@
 -- The bank: users, their accounts, and transfers as double entries.
 
 CREATE TABLE users (
-  id uuid DEFAULT uuidv7() CONSTRAINT users_pkey PRIMARY KEY,
+  id uuid DEFAULT new_id() CONSTRAINT users_pkey PRIMARY KEY,
   username text NOT NULL,
   -- What is equal for two names that count as one. The application computes it (db/bank/names.py),
   -- by the same tables on every server; compared byte by byte, so that no collation has a say.
@@ -14,7 +14,7 @@ CREATE TABLE users (
 
 -- Money in one currency: a signed balance in minor units, credits minus debits.
 CREATE TABLE accounts (
-  id uuid DEFAULT uuidv7() CONSTRAINT accounts_pkey PRIMARY KEY,
+  id uuid DEFAULT new_id() CONSTRAINT accounts_pkey PRIMARY KEY,
   code text NOT NULL CONSTRAINT accounts_code_key UNIQUE,
   user_id uuid CONSTRAINT accounts_user_id_fkey REFERENCES users (id),
   currency text NOT NULL CONSTRAINT accounts_currency_check CHECK (currency ~ '^[A-Z]{3}$'),

@@ -28,8 +28,11 @@ def downgrade() -> None:
         "try_enqueue_job",
         "schema_fault",
         "has_format",
+        "is_day",
+        "is_json",
     ):
         op.execute(f"DROP FUNCTION {function}")
     for table in ("jobs", "job_kinds"):
         op.drop_table(table)
     op.execute("DROP FUNCTION set_payload_check")
+    op.execute("DROP FUNCTION new_id")

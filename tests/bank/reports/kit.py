@@ -79,7 +79,7 @@ class Books:
         """
         async with self.sessions() as session, session.begin():
             await session.execute(text("SET LOCAL statement_timeout = '10min'"))
-            await session.execute(text("SET LOCAL transaction_timeout = 0"))
+            await session.execute(text(MOVE_LIMITS), {"limit_ms": "0"})
             await session.execute(
                 FILL_ACCOUNT, {"account": account, "count": count, "currency": currency}
             )
@@ -96,7 +96,7 @@ class Books:
 
 FILL_ACCOUNT = text("""
     WITH made AS MATERIALIZED (
-        SELECT n, uuidv7() AS id, 100 + n % 97 AS amount,
+        SELECT n, new_id() AS id, 100 + n % 97 AS amount,
                sum(100 + n % 97) OVER (ORDER BY n) AS total,
                clock_timestamp() - (:count - n) * interval '1 second' AS at
         FROM generate_series(1, CAST(:count AS bigint)) AS n

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from db.inspection import PostgresFacts
     from worker.cli.doctor.machine import MachineFacts
 
-POSTGRESQL_MIN: Final = 180_000
+POSTGRESQL_MIN: Final = 140_000
 REDIS_MIN: Final = (7, 0)
 ROUND_TRIP_MAX_S: Final = 0.005
 """From here on the network decides how fast jobs are: one makes about four round trips."""

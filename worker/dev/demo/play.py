@@ -117,7 +117,7 @@ async def play(settings: "Settings", console: "Console") -> Summary:
         StandstillError: jobs stopped finishing.
     """
     started_at = time.monotonic()
-    urls = str(settings.database_url), str(settings.redis_url)
+    urls = settings.database_url, str(settings.redis_url)
     async with (
         workload.connect(*urls, pool_size=4, application_name="teller-demo") as connections,
         _worker(settings) as events,

@@ -1,4 +1,4 @@
-"""PostgreSQL 18 in a directory of its own."""
+"""PostgreSQL in a directory of its own."""
 
 import shutil
 import signal
@@ -12,7 +12,7 @@ from typing import ClassVar
 from . import processes
 from .errors import ServerError
 from .processes import Guarded
-from .programs import Account, postgres_binaries, unprivileged
+from .programs import Account, major_version, postgres_binaries, unprivileged
 from .server import HOST, Server
 
 CONNECTIONS_MAX = 200
@@ -22,9 +22,12 @@ _PROGRAM = "postgres"
 _UNFINISHED = "unfinished-"
 _INITDB = (
     *("--username=postgres", "--auth=trust", "--encoding=UTF8"),
-    *("--locale=C.UTF-8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
     *("--no-sync", "--no-instructions"),
 )
+# Letters of every language, by the server's own tables; the system's know fewer, and differ.
+_BUILTIN_LOCALE = ("--locale=C.UTF-8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+_BUILTIN_LOCALE_SINCE = 17
+_OLDER_LOCALE = ("--locale=C",)
 # The line of postmaster.pid that says what the server is doing; pg_ctl reads it too.
 _STATUS_LINE = 7
 
@@ -109,7 +112,9 @@ class PostgresServer(Server):
 
     def _initdb(self, data: Path) -> None:
         program = str(self._binaries / "initdb")
-        command = [*self._account.prefix, program, f"--pgdata={data}", *_INITDB]
+        is_older = major_version(self._binaries / _PROGRAM) < _BUILTIN_LOCALE_SINCE
+        locale = _OLDER_LOCALE if is_older else _BUILTIN_LOCALE
+        command = [*self._account.prefix, program, f"--pgdata={data}", *_INITDB, *locale]
         initdb = Guarded(command, signal.SIGTERM, self.log)
         try:
             code = initdb.wait(INITDB_TIMEOUT_S)

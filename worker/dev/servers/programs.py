@@ -21,8 +21,8 @@ from pathlib import Path
 
 from .errors import MissingBinaryError, ServerError
 
-# uuidv7() arrived with PostgreSQL 18.
-POSTGRES_MAJOR_MIN = 18
+# The oldest that is still maintained.
+POSTGRES_MAJOR_MIN = 14
 # Older Redis is out of support; every Valkey is newer.
 REDIS_MAJOR_MIN = 7
 VERSION_TIMEOUT_S = 10.0
@@ -85,7 +85,7 @@ def _system_valkey() -> Iterator[Path]:
 def _first_new_enough(programs: Iterator[Path], major_min: int, name: str) -> Path:
     seen: list[str] = []
     for program in programs:
-        major = _major_version(program)
+        major = major_version(program)
         if major >= major_min:
             return program
         seen.append(f"{program} is version {major}" if major else f"{program} does not run")
@@ -93,7 +93,7 @@ def _first_new_enough(programs: Iterator[Path], major_min: int, name: str) -> Pa
     raise MissingBinaryError(f"{name} {major_min} or newer is needed, but {found}. {_WAY_OUT}")
 
 
-def _major_version(program: Path) -> int:
+def major_version(program: Path) -> int:
     """Of "postgres (PostgreSQL) 18.6" or "Valkey server v=9.1.2"; 0 when there is no answer."""
     try:
         reply = subprocess.run(  # noqa: S603  # a server program found above

@@ -21,7 +21,7 @@ def stack(tmp_path_factory):
 
 
 async def _migrate(url):
-    engine = create_engine(url, pool_size=1, application_name="teller-tests")
+    engine = create_engine(url, pool_size=2, application_name="teller-tests")
     await migrate_database(engine)
     await engine.dispose()
 

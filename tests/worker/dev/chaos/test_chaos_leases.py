@@ -29,7 +29,7 @@ async def stuck_jobs(stack, sessions):
         async with sessions() as holder:
             # However long the workers take to start, the row stays locked.
             await holder.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
-            await holder.execute(text("SET LOCAL transaction_timeout = 0"))
+            await holder.execute(text(MOVE_LIMITS), {"limit_ms": "0"})
             await holder.execute(
                 text("SELECT FROM accounts WHERE id = :id FOR UPDATE"), {"id": payer}
             )

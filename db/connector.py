@@ -1,0 +1,135 @@
+"""How connections are opened: to PostgreSQL 14 to 18, itself or a pooler in front of it.
+
+What the other side does not understand is learned from its refusal, once in an engine's life: for
+the usual server, the newest, a connection costs no round trip more.
+
+**A pooler** in transaction mode (PgBouncer and its like) gives each transaction another session of
+the server. So nothing is kept in a session: the settings go out with each BEGIN, in the same
+message, and statements are prepared without a name, again with each use.
+"""
+
+import re
+from typing import Final
+
+import asyncpg
+
+from db.connection import DriverConnection
+from db.url import read_url
+
+MAJOR_MIN: Final = 14
+TRANSACTION_TIMEOUT_SINCE: Final = 17
+"""The major versions that are served, and that have `transaction_timeout`."""
+
+STATEMENTS_REMEMBERED_MAX: Final = 100
+"""asyncpg's own default; SQLAlchemy remembers as many beside it."""
+
+POOLER_TAKES: Final = frozenset({"application_name", "timezone"})
+"""What any pooler follows for each of its clients."""
+
+_UNDEFINED: Final = "42704"
+_NOT_AT_START: Final = re.compile("unsupported startup parameter|startup option")
+
+
+class UnsuitableServerError(Exception):
+    """The server is none that is served here; the message says which are."""
+
+
+class Connector:
+    """Opens the connections of one engine.
+
+    Args:
+        url: as libpq's.
+        settings: what each session or, behind a pooler, each transaction begins with.
+        connect_timeout_s: unless the URL says another.
+        command_timeout_s: how long one statement may go unanswered.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        settings: dict[str, str],
+        *,
+        connect_timeout_s: float,
+        command_timeout_s: float,
+    ) -> None:
+        address = read_url(url)
+        self._dsn = address.dsn
+        self._settings = dict(settings)
+        if address.application_name:
+            self._settings["application_name"] = address.application_name
+        self._connect_timeout_s = address.connect_timeout_s or connect_timeout_s
+        self._command_timeout_s = command_timeout_s
+        self._is_pooled: bool | None = None
+
+    async def open(self) -> DriverConnection:
+        """Open a connection.
+
+        Raises:
+            UnsuitableServerError: the server is too old.
+        """
+        try:
+            connection = await self._connect()
+        except asyncpg.PostgresError as error:
+            if not self._learn(error):
+                raise
+            return await self.open()
+        if self._is_pooled is None:
+            self._is_pooled = not await _is_direct(connection)
+            if self._is_pooled:
+                await connection.close()
+                return await self.open()
+        return connection
+
+    async def _connect(self) -> DriverConnection:
+        at_start = self._settings
+        if self._is_pooled:
+            at_start = {name: at_start[name] for name in POOLER_TAKES & at_start.keys()}
+        connection: DriverConnection = await asyncpg.connect(
+            self._dsn,
+            timeout=self._connect_timeout_s,
+            command_timeout=self._command_timeout_s,
+            connection_class=DriverConnection,
+            statement_cache_size=0 if self._is_pooled else STATEMENTS_REMEMBERED_MAX,
+            server_settings=at_start,
+        )
+        major = connection.get_server_version().major
+        if major < MAJOR_MIN:
+            connection.terminate()
+            raise UnsuitableServerError(
+                f"the server is PostgreSQL {major}, and {MAJOR_MIN} or newer is needed"
+            )
+        connection.has_transaction_timeout = major >= TRANSACTION_TIMEOUT_SINCE
+        if self._is_pooled:
+            connection.stand_behind_pooler(self._preamble(connection))
+        return connection
+
+    def _learn(self, error: asyncpg.PostgresError) -> bool:
+        """Note what the other side refuses; return whether another try may do better."""
+        if error.sqlstate == _UNDEFINED and "transaction_timeout" in str(error):
+            return self._settings.pop("transaction_timeout", None) is not None
+        if self._is_pooled is None and _NOT_AT_START.search(str(error)):
+            self._is_pooled = True
+            return True
+        return False
+
+    def _preamble(self, connection: DriverConnection) -> str:
+        """Return the settings as statements that follow BEGIN in its message."""
+        return "".join(
+            f"; SET LOCAL {name} = {value if name == 'search_path' else _quoted(value)}"
+            for name, value in self._settings.items()
+            if name not in POOLER_TAKES
+            and (name != "transaction_timeout" or connection.has_transaction_timeout)
+        )
+
+
+async def _is_direct(connection: DriverConnection) -> bool:
+    """Return whether the process that answers is the one that the connection was promised.
+
+    As a simple query, since a pooler may answer each message from another process.
+    """
+    pid = connection.get_server_pid()
+    return bool(await connection.execute(f"SELECT WHERE pg_backend_pid() = {pid}") == "SELECT 1")
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
