@@ -122,7 +122,7 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
         self.limit(limits, patience_s)
 
     def limit(self, limits: str, patience_s: float | None) -> None:
-        """Have these limits instead of the usual ones until `retire`, whoever uses it. As `serve`."""
+        """Have limits as those of `serve` until `retire`, whoever uses the connection."""
         self._limits = self._preamble + limits
         self.wait_for_answers(patience_s)
 

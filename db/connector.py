@@ -30,8 +30,8 @@ _UNDEFINED: Final = "42704"
 _NOT_AT_START: Final = re.compile("unsupported startup parameter|startup option")
 
 
-class UnsuitableServerError(Exception):
-    """The server is none that is served here; the message says which are."""
+class UnsuitableDatabaseError(Exception):
+    """This server or database cannot hold the schema; nothing was made in it."""
 
 
 class Connector:
@@ -65,51 +65,53 @@ class Connector:
         """Open a connection.
 
         Raises:
-            UnsuitableServerError: the server is too old.
+            UnsuitableDatabaseError: the server is too old.
         """
+        is_pooled = bool(self._is_pooled)
+        at_start = dict(self._settings)
+        if is_pooled:
+            at_start = {name: at_start[name] for name in POOLER_TAKES}
         try:
-            connection = await self._connect()
+            connection = await self._connect(at_start, is_pooled=is_pooled)
         except asyncpg.PostgresError as error:
-            if not self._learn(error):
+            if not self._learn(error, at_start):
                 raise
             return await self.open()
         if self._is_pooled is None:
             self._is_pooled = not await _is_direct(connection)
-            if self._is_pooled:
-                await connection.close()
-                return await self.open()
+        if self._is_pooled and not is_pooled:
+            await connection.close()
+            return await self.open()
         return connection
 
-    async def _connect(self) -> DriverConnection:
-        at_start = self._settings
-        if self._is_pooled:
-            at_start = {name: at_start[name] for name in POOLER_TAKES & at_start.keys()}
+    async def _connect(self, at_start: dict[str, str], *, is_pooled: bool) -> DriverConnection:
         connection: DriverConnection = await asyncpg.connect(
             self._dsn,
             timeout=self._connect_timeout_s,
             command_timeout=self._command_timeout_s,
             connection_class=DriverConnection,
-            statement_cache_size=0 if self._is_pooled else STATEMENTS_REMEMBERED_MAX,
+            statement_cache_size=0 if is_pooled else STATEMENTS_REMEMBERED_MAX,
             server_settings=at_start,
         )
         major = connection.get_server_version().major
         if major < MAJOR_MIN:
             connection.terminate()
-            raise UnsuitableServerError(
+            raise UnsuitableDatabaseError(
                 f"the server is PostgreSQL {major}, and {MAJOR_MIN} or newer is needed"
             )
         connection.has_transaction_timeout = major >= TRANSACTION_TIMEOUT_SINCE
-        if self._is_pooled:
+        if is_pooled:
             connection.stand_behind_pooler(self._preamble(connection))
         return connection
 
-    def _learn(self, error: asyncpg.PostgresError) -> bool:
-        """Note what the other side refuses; return whether another try may do better."""
+    def _learn(self, error: asyncpg.PostgresError, sent: dict[str, str]) -> bool:
+        """Note what the other side refused; return whether another try may do better."""
         if error.sqlstate == _UNDEFINED and "transaction_timeout" in str(error):
-            return self._settings.pop("transaction_timeout", None) is not None
-        if self._is_pooled is None and _NOT_AT_START.search(str(error)):
+            self._settings.pop("transaction_timeout", None)
+            return "transaction_timeout" in sent
+        if _NOT_AT_START.search(str(error)):
             self._is_pooled = True
-            return True
+            return not sent.keys() <= POOLER_TAKES
         return False
 
     def _preamble(self, connection: DriverConnection) -> str:

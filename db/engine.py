@@ -33,9 +33,9 @@ DRIVER: Final = "postgresql+asyncpg"
 PUBLIC: Final = "public"
 """The schema where the tables are, if no other was chosen; every database has it."""
 
-# Sent with the connection itself, or with BEGIN behind a pooler, so they cost no round trip. A lock waits less than a statement,
-# a statement less than a transaction. A job whose timeout is longer moves them for its own
-# transaction: see `db.transaction.terms_of`.
+# Sent with the connection itself, or with BEGIN behind a pooler, so they cost no round trip. A lock
+# waits less than a statement, a statement less than a transaction. A job whose timeout is longer
+# moves them for its own transaction: see `db.transaction.terms_of`.
 LOCK_TIMEOUT_MS: Final = 2_000
 STATEMENT_TIMEOUT_MS: Final = 15_000
 IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 15_000

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from db.connector import UnsuitableDatabaseError
 from db.engine import PUBLIC
 from db.errors import Trouble, diagnose, sqlstate_of
 from db.kinds import register_kinds
@@ -36,10 +37,6 @@ TAKEN: Final = frozenset({"42P07", "42710", "42723"})
 """SQLSTATEs of a table, an object and a function that exist already."""
 
 LOCK: Final = text("SELECT pg_advisory_xact_lock(:id)")
-
-
-class UnsuitableDatabaseError(Exception):
-    """This database cannot hold the schema; nothing was made in it."""
 
 
 class MigrationBusyError(Exception):
@@ -146,7 +143,9 @@ async def _migrating(engine: "AsyncEngine") -> "AsyncIterator[AsyncConnection]":
 
 
 @asynccontextmanager
-async def _patient(engine: "AsyncEngine", *, lock_timeout_ms: int) -> "AsyncIterator[AsyncConnection]":
+async def _patient(
+    engine: "AsyncEngine", *, lock_timeout_ms: int
+) -> "AsyncIterator[AsyncConnection]":
     """Open a connection whose transactions may take however long, but for their locks.
 
     The driver waits as long: a lost connection is noticed by its keepalive.

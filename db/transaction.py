@@ -35,9 +35,10 @@ POSTGRES_LIMIT_MAX_MS: Final = 2**31 - 1
 ENDED: Final = "the job's transaction was ended while its handler ran: effects may be kept twice"
 
 MOVE_LIMITS: Final = """
-    SELECT count(set_config(name, CASE set_config(name, '0', true) WHEN '0' THEN :limit_ms END, true))
-    FROM pg_settings
-    WHERE name IN ('transaction_timeout', 'idle_in_transaction_session_timeout', 'statement_timeout')
+    SELECT count(set_config(
+        name, CASE set_config(name, '0', true) WHEN '0' THEN :limit_ms END, true))
+    FROM pg_settings WHERE name IN
+        ('transaction_timeout', 'idle_in_transaction_session_timeout', 'statement_timeout')
 """
 """Moves the limits of the transaction it runs in, those that the server has. By way of 0: what runs
 already is not moved by another value."""

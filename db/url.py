@@ -106,16 +106,15 @@ def _parameters(query: str) -> list[tuple[str, str]]:
 
 
 def _require_known(said: dict[str, str]) -> None:
-    known = _BY_THE_DRIVER | _BY_THE_SERVER | _HERE
-    for name, value in sorted(said.items()):
-        if name in known:
-            continue
-        if name not in _AS_IT_IS:
-            raise DatabaseUrlError(
-                f"the driver does not know {name}: take it out of DATABASE_URL; "
-                f"it knows {', '.join(sorted(known | _AS_IT_IS.keys()))}"
-            )
-        if value.lower().replace("-", "") not in _AS_IT_IS[name]:
+    known = _BY_THE_DRIVER | _BY_THE_SERVER | _HERE | _AS_IT_IS.keys()
+    unknown = sorted(said.keys() - known)
+    if unknown:
+        raise DatabaseUrlError(
+            f"the driver does not know {', '.join(unknown)}: take it out of DATABASE_URL; "
+            f"it knows {', '.join(sorted(known))}"
+        )
+    for name in sorted(said.keys() & _AS_IT_IS.keys()):
+        if said[name].lower().replace("-", "") not in _AS_IT_IS[name]:
             allowed = " or ".join(_AS_IT_IS[name])
             raise DatabaseUrlError(f"the driver cannot follow {name} unless it is {allowed}")
 

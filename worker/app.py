@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 from arq import Retry
 from arq.connections import RedisSettings
 
+from db.connector import UnsuitableDatabaseError
 from db.engine import PUBLIC, create_engine, create_sessions
 from db.errors import TRANSIENT, diagnose
 from db.kinds import KindTerms
 from db.migrate import (
     MigrationBusyError,
     SchemaOutdatedError,
-    UnsuitableDatabaseError,
     migrate,
     require_current,
 )
@@ -257,7 +257,7 @@ def _leave_to_lessee(fallback: Fallback) -> "StartupShutdown":
 async def _check_schema(engine: "AsyncEngine", schema: str) -> None:
     try:
         await require_current(engine, schema)
-    except SchemaOutdatedError as error:
+    except (SchemaOutdatedError, UnsuitableDatabaseError) as error:
         raise StartupError(str(error)) from error
 
 

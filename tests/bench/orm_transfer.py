@@ -46,7 +46,9 @@ async def transfer(ctx, order):
 
 async def start(ctx):
     engine = create_async_engine(
-        make_url(os.environ["DATABASE_URL"]).set(drivername=DRIVER), pool_size=CONCURRENCY, max_overflow=0
+        make_url(os.environ["DATABASE_URL"]).set(drivername=DRIVER),
+        pool_size=CONCURRENCY,
+        max_overflow=0,
     )
     ctx["engine"], ctx["sessions"] = engine, async_sessionmaker(engine, expire_on_commit=False)
 

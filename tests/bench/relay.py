@@ -20,7 +20,7 @@ QUEUE: Final = "arq:queue"
 ACCEPT = text("""
     INSERT INTO jobs (kind, payload)
     SELECT 'transfer_funds', payload FROM (
-      SELECT jsonb_build_object('from_account', new_id(), 'to_account', uuidv7(),
+      SELECT jsonb_build_object('from_account', new_id(), 'to_account', new_id(),
                                 'amount', '12.34', 'currency', 'EUR') AS payload
       FROM generate_series(1, :jobs)) AS made
 """)

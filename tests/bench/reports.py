@@ -21,6 +21,7 @@ from sqlalchemy import text
 from db.bank.ledger import OPEN_WORLD_ACCOUNTS
 from db.bank.reports.queries import COPY_STATEMENT
 from db.engine import create_engine, create_sessions
+from db.transaction import MOVE_LIMITS
 from tests.bank.kit import open_account
 from tests.bench.loop import Row
 from worker.app import migrate_database

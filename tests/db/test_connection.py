@@ -238,7 +238,11 @@ async def test_a_reset_costs_no_message(small, sent):
         await transaction.conclude()
         await transaction.commit()
 
-    assert [message.partition(";")[0].strip() for message in sent] == ["BEGIN", "COMMIT"]
+    # A server that does not report its search_path may have been given another one meanwhile.
+    reports = transaction._driver._search_path is not None
+    between = [] if reports else ["SET LOCAL SESSION AUTHORIZATION DEFAULT"]
+    said = [message.partition(";")[0].strip() for message in sent]
+    assert said == ["BEGIN", *between, "COMMIT"]
 
 
 async def test_the_settings_given_at_connect_are_back_after_a_reset(small):

@@ -7,12 +7,12 @@ from sqlalchemy import text
 
 from db import migrate as migrations
 from db import store  # noqa: F401 - it imports every model
+from db.connector import UnsuitableDatabaseError
 from db.engine import create_engine
 from db.migrate import (
     MIGRATION_LOCK_ID,
     MigrationBusyError,
     SchemaOutdatedError,
-    UnsuitableDatabaseError,
     migrate,
     newest_revision,
     require_current,

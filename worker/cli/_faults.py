@@ -12,8 +12,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
+from db.connector import UnsuitableDatabaseError
 from db.errors import Trouble, diagnose, sqlstate_of
-from db.migrate import MigrationBusyError, SchemaOutdatedError, UnsuitableDatabaseError
+from db.migrate import MigrationBusyError, SchemaOutdatedError
 from worker.errors import StartupError, TellerError
 
 _MIGRATE: Final = (

@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from db.execution import JobRef
 from db.store import Store
+from db.transaction import MOVE_LIMITS
 from jobs import registry
 from jobs._reports import Reports
 from jobs._services import Services

@@ -142,7 +142,7 @@ def test_a_command_that_writes_says_that_the_database_is_read_only(line, run, ne
     ("url", "said"),
     [
         (f"{AWAY}?channel_binding=require", "channel_binding"),
-        (f"{AWAY}?application_name=a&connect_timeout=1", "application_name, connect_timeout"),
+        (f"{AWAY}?schema=a&pgbouncer=true", "pgbouncer, schema"),
         (f"{AWAY}?sslmode=maybe", "sslmode"),
         ("mysql://nobody@127.0.0.1/nothing", "DATABASE_URL"),
         ("postgresql://nobody@127.0.0.1:99999/nothing", "DATABASE_URL"),

@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 
 from db.store import Store
+from db.transaction import MOVE_LIMITS
 from jobs import Client, Request
 from tests.bank.kit import balance_of, broken_rules, open_account
 from tests.worker.loop.kit import eventually
