@@ -8,6 +8,7 @@ from sqlalchemy import (
     CheckConstraint,
     ForeignKey,
     ForeignKeyConstraint,
+    Identity,
     SmallInteger,
     Text,
     UniqueConstraint,
@@ -101,6 +102,8 @@ class Transfer(Base):
     amount: Mapped[int]
     currency: Mapped[str]
     posted_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    number: Mapped[int] = mapped_column(Identity(always=True))
+    """Grows along every account in the order of its versions, whatever clocks do."""
 
     entries: Mapped[list["Entry"]] = relationship(lazy="raise", viewonly=True)
 

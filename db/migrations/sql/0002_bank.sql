@@ -40,6 +40,9 @@ CREATE TABLE transfers (
   amount bigint NOT NULL CONSTRAINT transfers_amount_check CHECK (amount > 0),
   currency text NOT NULL,
   posted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  -- Drawn under the locks of both accounts, so it grows along every account, whatever clocks do:
+  -- the one order of all transfers that the audit checks the accounts' histories against.
+  number bigint GENERATED ALWAYS AS IDENTITY,
   CONSTRAINT transfers_two_accounts_check CHECK (from_account <> to_account),
   -- The currency of both accounts is the transfer's, by the schema.
   CONSTRAINT transfers_from_account_currency_fkey
