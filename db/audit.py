@@ -83,6 +83,30 @@ def selected_by(query: str) -> Check:
     return check
 
 
+# What was retried, or added by a job that was, is queued again after its batch has fired.
+FIRED_WITH_QUEUED: Final = """
+    SELECT jobs.id::text FROM batches JOIN jobs ON jobs.batch_id = batches.id
+    WHERE fired_at IS NOT NULL AND jobs.state = 'queued' AND jobs.enqueued_at < fired_at
+      AND NOT EXISTS (
+        SELECT FROM jsonb_array_elements(jobs.errors) AS entry
+        WHERE entry->>'error' = 'Replayed' AND (entry->>'at')::timestamptz > fired_at)
+"""
+
+# Retention may have deleted some since; more than were counted there cannot be.
+FIRED_TOO_EARLY: Final = """
+    SELECT id::text FROM batches
+    WHERE fired_at IS NOT NULL
+      AND (SELECT count(*) FROM jobs WHERE batch_id = batches.id AND enqueued_at < fired_at)
+        > (SELECT coalesce(sum(value::bigint), 0) FROM jsonb_each_text(counts))
+"""
+
+NOT_FOLLOWED_ONCE: Final = """
+    SELECT id::text FROM batches
+    WHERE then_kind IS NOT NULL
+      AND (fired_at IS NOT NULL) <> EXISTS (
+        SELECT FROM jobs WHERE jobs.id = then_id AND jobs.kind = then_kind)
+"""
+
 RECORD_RULES: Final = (
     Rule(
         "accounted",
@@ -100,6 +124,21 @@ RECORD_RULES: Final = (
             """SELECT id::text FROM jobs
            WHERE payload_check <> hashtextextended(payload::text, 0)"""
         ),
+    ),
+    Rule(
+        "batches_over",
+        "every job of a batch that has fired is final, but for those retried since",
+        selected_by(FIRED_WITH_QUEUED),
+    ),
+    Rule(
+        "batches_whole",
+        "a batch fired with all of its jobs counted",
+        selected_by(FIRED_TOO_EARLY),
+    ),
+    Rule(
+        "batches_followed",
+        "the job that follows a batch exists once it has fired, and not before",
+        selected_by(NOT_FOLLOWED_ONCE),
     ),
 )
 

@@ -31,6 +31,7 @@ CONSTRAINT_NAMES: Final = {
 }
 
 JOB_STATES: Final = ("queued", "completed", "rejected", "dead", "cancelled")
+ON_DEAD: Final = ("go_on", "hold")
 WORKER_STATES: Final = ("running", "draining", "stopped")
 WORKER_MODES: Final = ("normal", "degraded")
 
@@ -113,6 +114,7 @@ class JobRecord(Base):
             "blocked_by",
             postgresql_where=text("state = 'queued' AND blocked_by IS NOT NULL"),
         ),
+        Index("jobs_batch_idx", "batch_id", "state", postgresql_where=text("batch_id IS NOT NULL")),
         Index("jobs_dead_idx", "finished_at", "id", postgresql_where=text("state = 'dead'")),
         Index("jobs_purgeable_idx", "kind", "finished_at", postgresql_where=text(PURGEABLE)),
         {"postgresql_with": {"fillfactor": "80", "autovacuum_vacuum_scale_factor": "0.02"}},
@@ -146,10 +148,42 @@ class JobRecord(Base):
     """Whether retention may delete it: its kind declared `kept_for` when it finished."""
     redis_id: Mapped[str | None]
     traceparent: Mapped[str | None]
+    batch_id: Mapped[UUID | None]
     notify: Mapped[str | None]
     """The webhook endpoint that hears of its end."""
     payload_check: Mapped[int]
     """What the payload hashed to when the row was inserted, by a trigger."""
+
+
+class BatchRecord(Base):
+    """Jobs that belong together, and the job that follows when all of them are over."""
+
+    __tablename__ = "batches"
+    __table_args__ = (
+        CheckConstraint(one_of("on_dead", ON_DEAD), name="on_dead"),
+        Index(
+            "batches_open_idx",
+            "opened_at",
+            "id",
+            postgresql_where=text("fired_at IS NULL AND cancelled_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=text("new_id()"))
+    key: Mapped[str | None] = mapped_column(unique=True)
+    request_hash: Mapped[int]
+    """Of what was asked for: the same key with something else is refused."""
+    then_kind: Mapped[str | None]
+    then_payload: Mapped[Any | None] = mapped_column(JSONB)
+    then_id: Mapped[UUID] = mapped_column(server_default=text("new_id()"), index=True)
+    """The id that the job has which follows: known from the beginning."""
+    on_dead: Mapped[str] = mapped_column(server_default=text("'go_on'"))
+    traceparent: Mapped[str | None]
+    opened_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    fired_at: Mapped[datetime | None]
+    cancelled_at: Mapped[datetime | None]
+    counts: Mapped[dict[str, int] | None] = mapped_column(JSONB)
+    """The members by state, when it fired."""
 
 
 class ScheduleMark(Base):

@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 BATCH_ROWS: Final = 1_000
 
 
+# Those that no job follows; the others are deleted with it.
+FORGET_BATCHES = text("""
+    DELETE FROM batches
+    WHERE (cancelled_at < now() - interval '1 day'
+           OR (fired_at < now() - interval '1 day' AND then_kind IS NULL))
+      AND NOT EXISTS (SELECT FROM jobs WHERE jobs.batch_id = batches.id)
+""")
+
+
 class Retention:
     """Deletes old jobs in one session's transaction.
 
@@ -60,6 +69,7 @@ class Retention:
                 left -= gone
                 if gone < batch:
                     break
+        await self._session.execute(FORGET_BATCHES)
         return deleted
 
 
@@ -67,18 +77,24 @@ class Retention:
 def purge_statement(kept: str) -> "TextClause":
     """Return the deletion of one batch of one kind; `kept` says which rows stay whatever happens.
 
-    Rows locked by another transaction are left for the next round. Occurrences are deleted with
-    their jobs.
+    Rows locked by another transaction are left for the next round, and so are the members of a
+    batch that is open. Occurrences are deleted with their jobs, and a batch with the job that
+    followed it.
     """
     return text(f"""
         WITH old AS (
           SELECT id FROM jobs
           WHERE kind = :kind AND finished_at < now() - CAST(:kept_for AS interval)
             AND ({PURGEABLE}) AND state <> 'dead' AND NOT ({kept})
+          AND (batch_id IS NULL OR NOT EXISTS (
+            SELECT FROM batches
+            WHERE batches.id = jobs.batch_id AND fired_at IS NULL AND cancelled_at IS NULL))
           ORDER BY finished_at LIMIT :batch
           FOR UPDATE SKIP LOCKED
         ), deleted AS (
-          DELETE FROM jobs USING old WHERE jobs.id = old.id RETURNING 1
+          DELETE FROM jobs USING old WHERE jobs.id = old.id RETURNING jobs.id
+        ), forgotten AS (
+          DELETE FROM batches USING deleted WHERE batches.then_id = deleted.id
         )
         SELECT count(*) FROM deleted
     """)  # noqa: S608 - conditions from this code, never from a caller

@@ -4,7 +4,10 @@
 Importing it loads neither the database layer nor the worker.
 """
 
+from ._batch import BatchEnd
 from ._client.answers import Progress, Status
+from ._client.batch import Batch
+from ._client.batch_sql import BatchStatus
 from ._client.client import Client
 from ._client.handle import Handle
 from ._client.request import Request
@@ -19,6 +22,7 @@ from ._errors import (
     JobDeadError,
     JobNotFoundError,
     KeyConflictError,
+    OtherBatchError,
     ResultTimeoutError,
     UnknownEndpointError,
     UnknownKindError,
@@ -29,6 +33,9 @@ from ._registry import RegistryError, parse_payload, registry
 from ._schedule import Cron, Every, Schedule
 
 __all__ = [
+    "Batch",
+    "BatchEnd",
+    "BatchStatus",
     "Cancel",
     "Client",
     "ClientError",
@@ -44,6 +51,7 @@ __all__ = [
     "JobDeadError",
     "JobNotFoundError",
     "KeyConflictError",
+    "OtherBatchError",
     "Payload",
     "Policy",
     "Progress",

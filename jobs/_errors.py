@@ -7,6 +7,7 @@ ClientError
 ├── InvalidTimeError      run_at has a time zone and a year from 1970 to 9999; also a ValueError
 ├── KeyConflictError      the key belongs to a job with another payload
 ├── UnknownEndpointError  nobody has added this webhook endpoint
+├── OtherBatchError       the job is in another batch already
 ├── JobNotFoundError      no such job is known where the client can look
 ├── JobDeadError          the job failed for good
 ├── ResultTimeoutError    no result within the time given; also a TimeoutError
@@ -33,6 +34,10 @@ class InvalidPayloadError(ClientError):
 
 class InvalidKeyError(ClientError):
     """A key has 1 to 200 characters."""
+
+
+class OtherBatchError(ClientError):
+    """A job that was accepted before is in another batch already."""
 
 
 class InvalidTimeError(ClientError, ValueError):

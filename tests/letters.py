@@ -42,6 +42,7 @@ with in_the_folder():
     repeat: Any = import_module("jobs.repeat_value")
     copy: Any = import_module("jobs.copy_letter")
     wind: Any = import_module("jobs.wind_clock")
+    count: Any = import_module("jobs.count_batch")
 
 SEND_LETTER: jobs.Job = file.send_letter
 SendLetter: Any = file.SendLetter
@@ -51,6 +52,9 @@ LetterSent: Any = file.LetterSent
 COPY_LETTER: jobs.Job = copy.copy_letter
 CopyLetter: Any = copy.CopyLetter
 WindClock: Any = wind.WindClock
+COUNT_BATCH: jobs.Job = count.count_batch
+CountBatch: Any = count.CountBatch
+BatchCounted: Any = count.BatchCounted
 
 
 SAMPLE_JOBS: list[jobs.Job] = [
@@ -58,6 +62,7 @@ SAMPLE_JOBS: list[jobs.Job] = [
     SEND_CARD,
     repeat.repeat_value,
     COPY_LETTER,
+    COUNT_BATCH,
     wind.wind_clock,
 ]
 

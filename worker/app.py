@@ -36,6 +36,7 @@ from worker.execution.arq_adapter import EXECUTOR, WORKER, TellerWorker, arq_fun
 from worker.execution.executor import Executor
 from worker.execution.progress import ProgressBoard
 from worker.execution.retry import full_jitter
+from worker.maintenance.batches import BatchWatch
 from worker.maintenance.cron import checked_schedules
 from worker.maintenance.fallback import Fallback
 from worker.maintenance.quarantine import Quarantine
@@ -164,6 +165,7 @@ class Options:
             relay,
             Quarantine(sessions, ctx["redis"], settings.queue_name, events, health.state),
             Scheduler(sessions, checked_schedules(kinds), events),
+            BatchWatch(sessions, ctx["redis"], settings.queue_name, events),
             *health.duties,
         ]
         if worker is not None:

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Self, cast
 from .._errors import DoorClosedError
 from .._wire import QUEUE, job_id_of, queued_job
 from .after_commit import call_after_commit
+from .batch import Batch, BatchFollower
+from .batch_sql import BatchTable
 from .follower import Follower
 from .handle import Handle
 from .notifier import Ringer
 from .redis import enqueue_in_redis
-from .request import Enqueued, Request, check
+from .request import Enqueued, Request, check, checked_key
 from .sql import SCHEMA, JobTable
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from .._payload import Payload
+    from .batch_sql import OnDead, Opened
     from .request import CheckedRequest
 
 
@@ -66,6 +69,10 @@ class Client:
         self._queue_name = queue_name
         self._ringer = None if redis is None else Ringer(redis, queue_name)
         self._follower = Follower(redis, sessions, queue_name, self._jobs)
+        self._batches = BatchTable(self._jobs)
+        self._batch_follower = BatchFollower(
+            self._batches, sessions, redis, queue_name, self.handle
+        )
 
     async def __aenter__(self) -> Self:
         """Return the client."""
@@ -160,6 +167,52 @@ class Client:
         checked = check(Request(payload, key, run_at, delay, notify))
         return self._enqueue_sync(session, [checked])[0]
 
+    async def batch(
+        self,
+        requests: "Iterable[Payload | Request]",
+        *,
+        then: "Payload | None" = None,
+        key: str | None = None,
+        on_dead: "OnDead" = "go_on",
+        session: "AsyncSession | Session | None" = None,
+    ) -> Batch:
+        """Enqueue jobs that belong together, and one that follows when all of them are over.
+
+        One round trip for any number of them; none at all are over at once. The job that follows
+        is enqueued exactly once, whatever happens; its payload's field `batch` says how the others
+        ended (`BatchEnd`), if it has one.
+
+        Args:
+            requests: the members. One that was accepted before, by its key, joins the batch.
+            then: the job that follows; None: the batch is there to be watched and cancelled.
+            key: the same key with the same members is the same batch; 1 to 200 characters.
+            on_dead: whether a dead member counts as over (`go_on`), or holds the batch until
+                somebody has retried it with success (`hold`).
+            session: the batch exists if and only if this session's transaction commits. Without
+                one: a transaction of its own.
+
+        Raises:
+            UnknownKindError, InvalidPayloadError, InvalidKeyError, KeyConflictError,
+            OtherBatchError: refused. With a session, roll back.
+            DoorClosedError: there is neither a session, nor has the client `sessions`.
+        """
+        members = [check(request) for request in requests]
+        follows = None if then is None else check(then)
+        asked = (members, follows, checked_key(key), on_dead)
+        if self._ringer is not None:
+            self._ringer.remember_loop()
+        if session is None:
+            async with self._batch_follower.session() as own, own.begin():
+                return await own.run_sync(self._open_batch, *asked)
+        run_sync = getattr(session, "run_sync", None)  # an AsyncSession, known without importing it
+        if run_sync is None:
+            return self._open_batch(cast("Session", session), *asked)
+        return cast("Batch", await run_sync(self._open_batch, *asked))
+
+    def batch_handle(self, batch_id: "UUID") -> Batch:
+        """Return the handle of a batch by its id, without looking it up."""
+        return Batch(batch_id, _follower=self._batch_follower)
+
     def handle(self, job_id: "UUID | str") -> Handle:
         """Return the handle of a job by its id in PostgreSQL or Redis, without looking it up."""
         redis_id = str(job_id)
@@ -177,15 +230,38 @@ class Client:
         self, session: "Session", requests: "Sequence[CheckedRequest]"
     ) -> list[Handle]:
         enqueued = self._jobs.enqueue(session, requests)
-        if self._ringer is not None:
-            created = [
-                queued_job(one.redis_id, request.kind, request.payload_json, one.run_at)
-                for one, request in zip(enqueued, requests, strict=True)
-                if one.created
-            ]
-            if created:
-                call_after_commit(session, partial(self._ringer.ring_soon, created))
+        self._ring_after_commit(session, enqueued, requests)
         return [self._handle(one, recorded=True) for one in enqueued]
+
+    def _open_batch(
+        self,
+        session: "Session",
+        members: "Sequence[CheckedRequest]",
+        then: "CheckedRequest | None",
+        key: str | None,
+        on_dead: "OnDead",
+    ) -> Batch:
+        opened: Opened = self._batches.open(session, members, then, key, on_dead)
+        if opened.created:
+            self._ring_after_commit(session, opened.members, members)
+        handles = [self._handle(one, recorded=True) for one in opened.members]
+        return Batch(opened.id, opened.created, handles, _follower=self._batch_follower)
+
+    def _ring_after_commit(
+        self,
+        session: "Session",
+        enqueued: "Sequence[Enqueued]",
+        requests: "Sequence[CheckedRequest]",
+    ) -> None:
+        if self._ringer is None:
+            return
+        created = [
+            queued_job(one.redis_id, request.kind, request.payload_json, one.run_at)
+            for one, request in zip(enqueued, requests, strict=True)
+            if one.created
+        ]
+        if created:
+            call_after_commit(session, partial(self._ringer.ring_soon, created))
 
     def _handle(self, enqueued: Enqueued, *, recorded: bool) -> Handle:
         return Handle(

@@ -73,7 +73,7 @@ def check(request: "Payload | Request") -> CheckedRequest:
         key=checked_key(request.key),
         run_at=None if request.run_at is None else checked_time(request.run_at),
         delay=None if request.delay is None else checked_delay(request.delay),
-        traceparent=_traceparent(),
+        traceparent=traceparent(),
         notify=request.notify,
     )
 
@@ -128,7 +128,7 @@ def checked_delay(delay: timedelta) -> timedelta:
     return delay
 
 
-def _traceparent() -> str | None:
+def traceparent() -> str | None:
     """Return the caller's trace context, where OpenTelemetry is in use."""
     propagate = sys.modules.get("opentelemetry.propagate")
     if propagate is None:

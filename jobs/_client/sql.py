@@ -15,6 +15,7 @@ from .._errors import (
     InvalidPayloadError,
     InvalidTimeError,
     KeyConflictError,
+    OtherBatchError,
     UnknownEndpointError,
     UnknownKindError,
 )
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
+    from sqlalchemy import Row
     from sqlalchemy.orm import Session
 
 SCHEMA: Final = "public"
@@ -83,6 +85,7 @@ FAULTS: Final[dict[str, type[ClientError]]] = {
     "TL003": KeyConflictError,
     "TL004": InvalidKeyError,
     "TL005": InvalidTimeError,
+    "TL007": OtherBatchError,
 }
 
 
@@ -97,6 +100,19 @@ class JobRow:
     """Whether its time is still to come."""
 
 
+def checked_schema(schema: str) -> str:
+    """Return the name of a schema.
+
+    Raises:
+        ValueError: no schema may have such a name here.
+    """
+    if _SCHEMA_NAME.fullmatch(schema) is None:
+        raise ValueError(
+            "schema is lower-case letters, digits and _, as in the worker's TELLER_SCHEMA"
+        )
+    return schema
+
+
 class JobTable:
     """Teller's tables and functions in one schema, for any session of their database."""
 
@@ -106,10 +122,7 @@ class JobTable:
         Raises:
             ValueError: no schema may have such a name here.
         """
-        if _SCHEMA_NAME.fullmatch(schema) is None:
-            raise ValueError(
-                "schema is lower-case letters, digits and _, as in the worker's TELLER_SCHEMA"
-            )
+        self.schema = checked_schema(schema)
         self._try_enqueue = TRY_ENQUEUE.format(schema=schema)
         self._find = FIND.format(schema=schema)
         self._notify = NOTIFY.format(schema=schema)
@@ -128,15 +141,13 @@ class JobTable:
         """
         from sqlalchemy import text
 
-        document = f"[{','.join(map(_row, requests))}]"
-        rows = session.execute(text(self._try_enqueue), {"requests": document}).all()
-        for row in rows:
-            if row.fault is not None:
-                raise FAULTS.get(row.fault, ClientError)(f"{row.message}: {row.hint}")
-        self._have_told(session, [row.id for row in rows], requests)
+        query = {"requests": document_of(requests)}
+        rows = session.execute(text(self._try_enqueue), query).all()
+        raise_refusal(rows)
+        self.have_told(session, [row.id for row in rows], requests)
         return [Enqueued(str(row.id), row.created, row.replaced, row.run_at) for row in rows]
 
-    def _have_told(
+    def have_told(
         self, session: "Session", ids: "Sequence[UUID]", requests: "Sequence[CheckedRequest]"
     ) -> None:
         """Have the endpoints that the requests name hear of the jobs' ends."""
@@ -167,14 +178,26 @@ class JobTable:
         """Cancel a job in the session's transaction; return whether it will never take effect."""
         from sqlalchemy import text
 
-        query = {"id": str(job_id), "reason": _storable(reason)}
+        query = {"id": str(job_id), "reason": storable(reason)}
         return bool(session.execute(text(self._cancel), query).scalar_one())
 
 
-def _storable(reason: str) -> str:
+def raise_refusal(rows: "Sequence[Row[Any]]") -> None:
+    """Raise what the first of these answers refuses, if one does."""
+    for row in rows:
+        if row.fault is not None:
+            raise FAULTS.get(row.fault, ClientError)(f"{row.message}: {row.hint}")
+
+
+def storable(reason: str) -> str:
     """Return a reason as PostgreSQL can store it, cut at `REASON_CHARACTERS_MAX`."""
     cut = reason[:REASON_CHARACTERS_MAX].replace("\x00", "\ufffd")
     return cut.encode("utf-8", "replace").decode()
+
+
+def document_of(requests: "Sequence[CheckedRequest]") -> str:
+    """Return requests as one JSON array, in their order."""
+    return f"[{','.join(map(_row, requests))}]"
 
 
 def _row(request: CheckedRequest) -> str:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from db.execution import JobRef
+from db.store import Store
 from jobs import Client, DoorClosedError, KeyConflictError, Policy
 from jobs._payload import payload_json
 from tests.letters import COPY_LETTER, CopyLetter, WindClock, a_letter
@@ -171,6 +172,15 @@ async def test_without_a_key_the_same_payload_is_put_off(client, sessions, addre
 
     assert second.id == first.id
     assert row.run_at - row.enqueued_at > timedelta(minutes=4)
+
+
+async def test_the_audit_takes_a_replaced_payload_for_the_accepted_one(client, sessions, address):
+    await client.enqueue(a_copy(address, 1), key=address)
+    await client.enqueue(a_copy(address, 2), key=address)
+    async with sessions() as session:
+        report = await Store(session).audit.run_in_snapshot()
+
+    assert report.differences == 0
 
 
 async def test_a_job_is_put_off_until_its_time_is_up_and_no_longer(client, sessions, address):

@@ -195,6 +195,11 @@ EVENTS: Final = {
             Count("relay_rebuilds", amount="rebuilt"),
         ),
     ),
+    "batch.fired": Event(
+        INFO,
+        "All jobs of a batch are over, and the job that follows was accepted.",
+        ("batch_id", "job_id", "members", "dead", "open_s"),
+    ),
     "schedule.made": Event(
         INFO,
         "A schedule's time came, and its job was accepted.",

@@ -76,6 +76,8 @@ CREATE TABLE jobs (
   -- The webhook endpoint that hears of the job's end.
   notify text,
   payload_check bigint NOT NULL,
+  -- See 0001_batches.sql.
+  batch_id uuid,
   CONSTRAINT jobs_finished_check CHECK ((state = 'queued') = (finished_at IS NULL))
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
 CREATE UNIQUE INDEX jobs_kind_key_key ON jobs (kind, key) WHERE key IS NOT NULL;
@@ -92,6 +94,7 @@ CREATE INDEX jobs_suspect_idx ON jobs (run_at, id) WHERE state = 'queued' AND cr
 -- What waits for its environment or for a newer worker, as health and metrics count it.
 CREATE INDEX jobs_blocked_idx ON jobs (kind, blocked_by)
   WHERE state = 'queued' AND blocked_by IS NOT NULL;
+CREATE INDEX jobs_batch_idx ON jobs (batch_id, state) WHERE batch_id IS NOT NULL;
 CREATE INDEX jobs_dead_idx ON jobs (finished_at, id) WHERE state = 'dead';
 -- What retention looks for. A job that completed and is kept forever is not in it.
 CREATE INDEX jobs_purgeable_idx ON jobs (kind, finished_at)
@@ -301,10 +304,13 @@ END $$;
 --
 -- Without a key, a payload is unique for as long as its kind says (`unique_for`). Where the kind
 -- says `replaces`, a job that has not begun takes the newer payload and time, never later than
--- `unique_for` after its acceptance; one that is over has lost its key to the new job. `fault` is NULL or a SQLSTATE: TL001 unknown kind, TL002 invalid
--- payload, TL003 key conflict, TL004 invalid key, TL005 invalid run_at.
+-- `unique_for` after its acceptance; one that is over has lost its key to the new job.
+--
+-- `fault` is NULL or a SQLSTATE: TL001 unknown kind, TL002 invalid payload, TL003 key conflict,
+-- TL004 invalid key, TL005 invalid run_at, TL007 in another batch.
 CREATE FUNCTION try_enqueue_job(
   p_kind text, p_payload jsonb, p_key text, p_run_at timestamptz, p_id uuid, p_traceparent text,
+  p_batch uuid DEFAULT NULL,
   OUT id uuid, OUT state text, OUT created boolean, OUT replaced boolean,
   OUT fault text, OUT message text, OUT hint text
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -358,10 +364,12 @@ BEGIN
   END IF;
   replaced := false;
   LOOP
-    INSERT INTO {schema}.jobs AS j (id, kind, key, unique_hash, payload, run_at, traceparent)
+    INSERT INTO {schema}.jobs AS j (id, kind, key, unique_hash, payload, run_at, traceparent,
+                                     batch_id)
       VALUES (coalesce(p_id, {schema}.new_id()), p_kind, p_key, payload_hash, p_payload, due,
               -- A caller's context for tracing is 55 characters; anything long is none.
-              CASE WHEN length(p_traceparent) <= 200 THEN p_traceparent END)
+              CASE WHEN length(p_traceparent) <= 200 THEN p_traceparent END,
+              p_batch)
       ON CONFLICT DO NOTHING
       RETURNING j.id, j.state INTO try_enqueue_job.id, try_enqueue_job.state;
     created := FOUND;
@@ -389,15 +397,14 @@ BEGIN
     EXIT WHEN NOT terms.replaces;
     -- A run with the older payload meets the newer one at its fence, and begins anew.
     UPDATE {schema}.jobs AS j
-      SET payload = p_payload, run_at = least(due, j.enqueued_at + terms.unique_for),
+      SET payload = p_payload, payload_check = hashtextextended(p_payload::text, 0),
+          run_at = least(due, j.enqueued_at + terms.unique_for),
           attempts = 0, conflicts = 0, crashes = 0, blocked_since = NULL, blocked_by = NULL,
           leased_by = NULL
       WHERE j.id = stored.id AND j.state = 'queued'
-      RETURNING j.id, j.state INTO try_enqueue_job.id, try_enqueue_job.state;
+      RETURNING j.* INTO stored;
     replaced := FOUND;
-    IF replaced THEN
-      RETURN;
-    END IF;
+    EXIT WHEN replaced;
   END LOOP;
   IF stored.kind <> p_kind OR stored.payload <> p_payload THEN
     fault := 'TL003';
@@ -405,6 +412,17 @@ BEGIN
     hint := 'use a new key for a new payload';
     created := NULL;
     RETURN;
+  END IF;
+  IF p_batch IS DISTINCT FROM stored.batch_id AND p_batch IS NOT NULL THEN
+    UPDATE {schema}.jobs SET batch_id = p_batch
+      WHERE id = stored.id AND coalesce(batch_id, p_batch) = p_batch;
+    IF NOT FOUND THEN
+      fault := 'TL007';
+      message := format('job %s is in another batch already', stored.id);
+      hint := 'a job is in one batch: use a new key';
+      created := NULL;
+      RETURN;
+    END IF;
   END IF;
   id := stored.id;
   state := stored.state;

@@ -12,13 +12,19 @@ depends_on = None
 
 def upgrade() -> None:
     run_script("0001_machine.sql")
+    run_script("0001_batches.sql")
 
 
 def downgrade() -> None:
     op.execute("DROP TRIGGER jobs_announce ON jobs")
-    for table in ("workers", "occurrences", "schedules", "webhook_endpoints"):
+    for table in ("batches", "workers", "occurrences", "schedules", "webhook_endpoints"):
         op.drop_table(table)
     for function in (
+        "cancel_batch",
+        "batch_status",
+        "open_batch",
+        "try_open_batch",
+        "fire_batch",
         "notify_end",
         "announce_job",
         "announce_end",
