@@ -33,7 +33,7 @@ from worker.monitoring.events import Events
 
 pytestmark = pytest.mark.usefixtures("letters")
 ENOUGH_S = 30
-MANY = 10_000
+MANY = 2_000
 
 
 @pytest.fixture
