@@ -8,8 +8,8 @@ from uuid import UUID
 from rich.table import Column, Table
 
 from db.operations import REPLAYED, Line, Position, Whole
-from worker.cli._tables import add_row, cell, json_text
 from worker.errors import visible
+from worker.tables import add_row, cell, json_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
