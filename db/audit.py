@@ -140,6 +140,16 @@ RECORD_RULES: Final = (
         "the job that follows a batch exists once it has fired, and not before",
         selected_by(NOT_FOLLOWED_ONCE),
     ),
+    Rule(
+        "follow_up_has_parent",
+        "a follow-up is the effect of a job that took effect",
+        # One that died may have left one (`on_dead`), before an operator replayed it.
+        selected_by(
+            """SELECT child.id::text FROM jobs child JOIN jobs parent ON parent.id = child.parent_id
+           WHERE parent.state IN ('queued', 'rejected', 'cancelled')
+             AND NOT parent.errors @> '[{"error": "Replayed"}]'"""
+        ),
+    ),
 )
 
 SET_LIMITS = text(MOVE_LIMITS)

@@ -1,14 +1,19 @@
 """Accepting jobs for callers that hold a session: one statement for one job or thousands."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
+import orjson
 from sqlalchemy import text
+
+from db.statements import clean
+from db.transaction import driver_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-    from datetime import datetime
+    from datetime import timedelta
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -22,7 +27,7 @@ class Candidate:
     kind: str
     payload_json: str
     key: str | None = None
-    run_at: "datetime | None" = None
+    run_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,53 @@ async def accept_many(session: "AsyncSession", candidates: "Sequence[Candidate]"
         },
     )
     return [Verdict(*row) for row in rows]
+
+
+ENQUEUE_FOLLOW_UPS: Final = clean("SELECT id, run_at FROM enqueue_follow_ups($1, $2::jsonb)")
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUp:
+    """A job that a running job enqueues."""
+
+    id: UUID
+    kind: str
+    payload_json: str
+    key: str | None = None
+    run_at: datetime | None = None
+    delay: "timedelta | None" = None
+    """From when it is accepted, by the server's clock."""
+    traceparent: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what the SQL function `enqueue_follow_ups` takes."""
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "payload": orjson.Fragment(self.payload_json),
+            "key": self.key,
+            "run_at": self.run_at,
+            "delay": None if self.delay is None else self.delay.total_seconds(),
+            "traceparent": self.traceparent,
+        }
+
+
+async def accept_follow_ups(
+    session: "AsyncSession", parent: UUID, follow_ups: "Sequence[FollowUp]"
+) -> dict[UUID, datetime | None]:
+    """Accept what a running job enqueues, in its own transaction and in one statement.
+
+    Returns:
+        The ids of those that are new, with their time where it is not now. Where a key is taken,
+        the job that has it stands.
+
+    Raises:
+        asyncpg.PostgresError: one is refused; its SQLSTATE is a fault of `Verdict`.
+    """
+    driver = await driver_of(session)
+    wanted = orjson.dumps([one.as_json() for one in follow_ups]).decode()
+    rows = await driver.fetch(ENQUEUE_FOLLOW_UPS, parent, wanted)
+    return {row["id"]: row["run_at"] for row in rows}
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,7 @@ class JobRecord(Base):
             postgresql_where=text("state = 'queued' AND blocked_by IS NOT NULL"),
         ),
         Index("jobs_batch_idx", "batch_id", "state", postgresql_where=text("batch_id IS NOT NULL")),
+        Index("jobs_parent_idx", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
         Index("jobs_dead_idx", "finished_at", "id", postgresql_where=text("state = 'dead'")),
         Index("jobs_purgeable_idx", "kind", "finished_at", postgresql_where=text(PURGEABLE)),
         {"postgresql_with": {"fillfactor": "80", "autovacuum_vacuum_scale_factor": "0.02"}},
@@ -153,6 +154,8 @@ class JobRecord(Base):
     """The webhook endpoint that hears of its end."""
     payload_check: Mapped[int]
     """What the payload hashed to when the row was inserted, by a trigger."""
+    parent_id: Mapped[UUID | None]
+    """The job that enqueued this one while it ran; it may have been deleted since."""
 
 
 class BatchRecord(Base):

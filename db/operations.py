@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from db.execution import State
 
 PAGE_MAX: Final = 1_000
+FAMILY_MAX: Final = 200
+"""Jobs of one family that are shown."""
 REPLAYED: Final = "Replayed"
 """The entry that a replay leaves among a job's errors."""
 
@@ -86,6 +88,18 @@ class Whole:
     dispatched_at: datetime | None
     finished_at: datetime | None
     traceparent: str | None
+    parent_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Relative:
+    """A job of the family of another, which has enqueued one another."""
+
+    id: UUID
+    parent_id: UUID | None
+    kind: str
+    state: "State"
+    finished_at: datetime | None
 
 
 Position = tuple[datetime, UUID]
@@ -107,8 +121,26 @@ COUNT = text(f"SELECT count(*) FROM jobs WHERE {MATCHES}")  # noqa: S608 - a con
 
 WHOLE = text("""
     SELECT id, redis_id, kind, key, state, payload, result, errors, attempts, enqueued_at, run_at,
-           dispatched_at, finished_at, traceparent
+           dispatched_at, finished_at, traceparent, parent_id
     FROM jobs WHERE id = :id
+""")
+
+# Up to the first of the family that is still stored, then down from there, each level after the one
+# above it. A row that names itself among its ancestors cannot be, and would end at the bound.
+FAMILY = text("""
+    WITH RECURSIVE up (id, parent_id, depth) AS (
+        SELECT id, parent_id, 0 FROM jobs WHERE id = :id
+        UNION ALL
+        SELECT j.id, j.parent_id, depth + 1 FROM up JOIN jobs j ON j.id = up.parent_id
+        WHERE depth < :limit
+    ), down (id, depth) AS (
+        (SELECT id, 0 FROM up ORDER BY up.depth DESC LIMIT 1)
+        UNION ALL
+        SELECT j.id, depth + 1 FROM down JOIN jobs j ON j.parent_id = down.id
+        WHERE depth < :limit
+    ), family AS (SELECT id, depth FROM down LIMIT :limit)
+    SELECT j.id, j.parent_id, j.kind, j.state, j.finished_at
+    FROM family JOIN jobs j USING (id) ORDER BY family.depth, j.enqueued_at, j.id
 """)
 
 # The row is queued again, so it can be finalized again: by the new delivery or by a late one of the
@@ -179,6 +211,15 @@ async def find_job(session: "AsyncSession", job_id: UUID) -> Whole | None:
     """Return everything that is stored of a job, or None."""
     row = (await session.execute(WHOLE, {"id": job_id})).one_or_none()
     return None if row is None else Whole(*row)
+
+
+async def family_of(session: "AsyncSession", job_id: UUID) -> "Sequence[Relative]":
+    """Return a job with its ancestors and all that they have enqueued, parents before children.
+
+    Not more than `FAMILY_MAX`; a job without relatives is alone.
+    """
+    rows = await session.execute(FAMILY, {"id": job_id, "limit": FAMILY_MAX})
+    return [Relative(*row) for row in rows]
 
 
 async def replay_these(

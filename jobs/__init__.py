@@ -10,7 +10,6 @@ from ._client.batch import Batch
 from ._client.batch_sql import BatchStatus
 from ._client.client import Client
 from ._client.handle import Handle
-from ._client.request import Request
 from ._context import Context
 from ._decisions import Cancel, Rejected, Snooze
 from ._errors import (
@@ -24,12 +23,14 @@ from ._errors import (
     KeyConflictError,
     OtherBatchError,
     ResultTimeoutError,
+    TooManyFollowUpsError,
     UnknownEndpointError,
     UnknownKindError,
 )
 from ._job import Job, Policy, job
 from ._payload import Payload, Result
 from ._registry import RegistryError, parse_payload, registry
+from ._request import Request
 from ._schedule import Cron, Every, Schedule
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "Schedule",
     "Snooze",
     "Status",
+    "TooManyFollowUpsError",
     "UnknownEndpointError",
     "UnknownKindError",
     "job",

@@ -8,6 +8,7 @@ ClientError
 ├── KeyConflictError      the key belongs to a job with another payload
 ├── UnknownEndpointError  nobody has added this webhook endpoint
 ├── OtherBatchError       the job is in another batch already
+├── TooManyFollowUpsError a job enqueues at most 1,000 others in one run
 ├── JobNotFoundError      no such job is known where the client can look
 ├── JobDeadError          the job failed for good
 ├── ResultTimeoutError    no result within the time given; also a TimeoutError
@@ -50,6 +51,10 @@ class KeyConflictError(ClientError):
 
 class UnknownEndpointError(ClientError):
     """Nobody has added this webhook endpoint."""
+
+
+class TooManyFollowUpsError(ClientError):
+    """A job enqueues at most 1,000 others in one run; `Continue` goes on with more."""
 
 
 class JobNotFoundError(ClientError):

@@ -34,6 +34,7 @@ from worker.errors import StartupError
 from worker.execution import serializer as wire
 from worker.execution.arq_adapter import EXECUTOR, WORKER, TellerWorker, arq_functions
 from worker.execution.executor import Executor
+from worker.execution.outbox import Outbox
 from worker.execution.progress import ProgressBoard
 from worker.execution.retry import full_jitter
 from worker.maintenance.batches import BatchWatch
@@ -152,6 +153,8 @@ class Options:
         exits = ctx[SERVICES] = AsyncExitStack()
         services = await exits.enter_async_context(open_services(settings))
         tracing = create_tracing(sessions, events)
+        outbox = Outbox(ctx["redis"], settings.queue_name)
+        exits.push_async_callback(outbox.flush)
         ctx[EXECUTOR] = Executor(
             *(engine, events),
             open_store=Store,
@@ -160,6 +163,7 @@ class Options:
             error_text=settings.error_text,
             instrument=partial(_observe, health.state, tracing),
             progress_of=ProgressBoard(ctx["redis"]).of,
+            send=outbox.send,
         )
         duties: list[Duty] = [
             relay,

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal
 from uuid import UUID
 
-from .request import Enqueued
+from .._request import Enqueued
 from .sql import document_of, raise_refusal, storable
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from .request import CheckedRequest
+    from .._request import CheckedRequest
     from .sql import JobTable
 
 OnDead = Literal["go_on", "hold"]

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Self, cast
 
 from .._errors import DoorClosedError
+from .._request import Enqueued, Request, check, checked_key
 from .._wire import QUEUE, job_id_of, queued_job
 from .after_commit import call_after_commit
 from .batch import Batch, BatchFollower
@@ -21,7 +22,6 @@ from .follower import Follower
 from .handle import Handle
 from .notifier import Ringer
 from .redis import enqueue_in_redis
-from .request import Enqueued, Request, check, checked_key
 from .sql import SCHEMA, JobTable
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from .._payload import Payload
+    from .._request import CheckedRequest
     from .batch_sql import OnDead, Opened
-    from .request import CheckedRequest
 
 
 class Client:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._errors import DoorClosedError, KeyConflictError
 from .._registry import registry
+from .._request import CheckedRequest, Enqueued
 from .._wire import QueuedJob, create, milliseconds, redis_id_of
-from .request import CheckedRequest, Enqueued
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,7 +19,7 @@ from .._errors import (
     UnknownEndpointError,
     UnknownKindError,
 )
-from .request import CheckedRequest, Enqueued
+from .._request import CheckedRequest, Enqueued
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

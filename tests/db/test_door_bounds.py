@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import text
 
 from jobs import Client, InvalidPayloadError
-from jobs._client.request import TRACEPARENT_CHARACTERS_MAX
 from jobs._client.sql import REASON_CHARACTERS_MAX
 from jobs._payload import PAYLOAD_DEPTH_MAX
+from jobs._request import TRACEPARENT_CHARACTERS_MAX
 from tests.letters import RepeatValue, a_letter
 
 MEGABYTE = 1_000_000

@@ -8,8 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from jobs import Client, InvalidTimeError
-from jobs._client import request
+from jobs import Client, InvalidTimeError, _request
 from jobs._wire import QueuedJob, abort, put
 from tests.letters import a_letter
 from tests.worker.running import running_worker
@@ -31,7 +30,7 @@ def shift(monkeypatch):
             def now(cls, tz=None):
                 return datetime.now(tz) + off
 
-        monkeypatch.setattr(request, "datetime", Shifted)
+        monkeypatch.setattr(_request, "datetime", Shifted)
         monkeypatch.setattr(time, "time", lambda: REAL_TIME() + off.total_seconds())
         real_ns = time.time_ns
         monkeypatch.setattr(

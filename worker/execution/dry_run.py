@@ -13,8 +13,8 @@ from db.engine import ONE_MOMENT
 from jobs import Context, registry
 from jobs._payload import validation_message
 from worker.execution import failures
+from worker.execution.attempts import call_handler
 from worker.execution.error_text import describe
-from worker.execution.executor import call_handler
 from worker.execution.outcome import Finished, Later, outcome_of
 
 if TYPE_CHECKING:

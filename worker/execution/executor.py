@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Final
 import orjson
 from pydantic import ValidationError
 
-from db.engine import ONE_MOMENT, create_sessions
+from db.engine import create_sessions
 from db.execution import Failure, Record
 from db.probe import ServerProbe
-from db.transaction import JobTransaction, snapshot_session
-from jobs import Context, registry
+from jobs import registry
 from jobs._payload import validation_message
 from jobs._progress import show_nobody
 from worker.execution import failures
+from worker.execution.attempts import Attempts, send_nothing
 from worker.execution.commit import (
     CommitWindow,
     cancels_so_far,
@@ -40,16 +40,12 @@ from worker.execution.outcome import (
     Later,
     Outcome,
     Superseded,
-    keeps_effects,
-    lost,
     outcome_in,
-    outcome_of,
 )
 from worker.execution.retry import (
     CRASHES_MAX,
     MAY_BE_THE_SERVERS,
     Cause,
-    JobTimeoutError,
     cause_of,
     diagnose,
     wait_in_place,
@@ -68,6 +64,7 @@ if TYPE_CHECKING:
     from jobs import Job, Payload
     from jobs._progress import ShowProgress
     from jobs._services import Services
+    from worker.execution.attempts import Send
     from worker.execution.delivery import Delivery
     from worker.execution.error_text import ErrorText
     from worker.monitoring.events import Events
@@ -134,6 +131,7 @@ class Executor:
         jobs: by kind, those that a row may turn out to be; None: all that are registered.
         instrument: entered around every run, to count or to trace it.
         progress_of: given a job's id, returns what shows its progress.
+        send: sends jobs that a handler enqueued to Redis, after their commit.
         error_text: whether errors keep the values of payloads.
         jitter: uniform in [0, 1), spreads the waits.
     """
@@ -148,22 +146,27 @@ class Executor:
         jobs: "Mapping[str, Job] | None" = None,
         instrument: "Instrument" = no_instrument,
         progress_of: "Callable[[UUID], ShowProgress]" = lambda _job_id: show_nobody,
+        send: "Send" = send_nothing,
         error_text: "ErrorText" = "redacted",
         jitter: "Callable[[], float]" = random.random,
     ) -> None:
-        self._engine = engine
         self._sessions = sessions = create_sessions(engine)
         self._events = events
-        self._open_store = open_store
-        self._services = services
         self.jobs = registry() if jobs is None else jobs
         self._instrument = instrument
-        self._progress_of = progress_of
         self._error_text = error_text
         self._jitter = jitter
         self._failures = FailureRecorder(sessions, events, jitter)
         self._probe = ServerProbe(engine)
         self._semaphores = KeyedSemaphores()
+        self._attempts = Attempts(
+            engine,
+            jobs=self.jobs,
+            open_store=open_store,
+            services=services,
+            progress_of=progress_of,
+            send=send,
+        )
 
     async def run(self, job: "Job | None", delivery: "Delivery") -> Outcome:
         """Run one delivery to its outcome, whatever the job does.
@@ -221,7 +224,7 @@ class Executor:
             if not is_its_turn:
                 return Later(CROWDED_RETRY * (1 + self._jitter()))
             run.began_at = run.began_at or time.monotonic()
-            attempt = partial(self._attempt, run.job, payload, delivery)
+            attempt = partial(self._attempts.run, run.job, payload, delivery)
             limit_s = run.job.policy.timeout.total_seconds() + ATTEMPT_MARGIN_S
             outcome = await shielded_commit(attempt, window=window, limit_s=limit_s)
         if isinstance(outcome, Superseded):
@@ -264,49 +267,6 @@ class Executor:
         setback = Setback(failures.worker_died(died), Cause.HOPELESS)
         ended = await self._failures.record(run.delivery, run.job, setback)
         return Later(SUPERSEDED_RETRY) if isinstance(ended, Superseded) else ended
-
-    async def _attempt(
-        self, job: "Job", payload: "Payload", delivery: "Delivery", window: CommitWindow
-    ) -> Outcome | Superseded:
-        """Run the handler and finalize the job, in one transaction of their own."""
-        if job.policy.snapshot:
-            return await self._attempt_snapshot(job, payload, delivery, window)
-        async with JobTransaction(self._engine, job.policy.timeout) as transaction:
-            session = transaction.session
-            window.entered = True
-            answer = await self._call_handler(job, payload, delivery, session)
-            await transaction.conclude()
-            outcome = outcome_of(answer)
-            if not keeps_effects(outcome):
-                await transaction.restart()
-            return await _conclude(transaction, delivery, job, outcome, window)
-
-    async def _attempt_snapshot(
-        self, job: "Job", payload: "Payload", delivery: "Delivery", window: CommitWindow
-    ) -> Outcome | Superseded:
-        """Run a handler that only reads, one moment of the database; then finalize the job.
-
-        It cannot lock its row meanwhile, so two workers may publish the same twice.
-        """
-        async with snapshot_session(self._engine, job.policy.timeout) as session:
-            await session.connection(execution_options=ONE_MOMENT)
-            window.entered = True
-            outcome = outcome_of(await self._call_handler(job, payload, delivery, session))
-        async with JobTransaction(self._engine) as transaction:
-            return await _conclude(transaction, delivery, job, outcome, window)
-
-    async def _call_handler(
-        self, job: "Job", payload: "Payload", delivery: "Delivery", session: "AsyncSession"
-    ) -> object:
-        context = Context(
-            job_id=delivery.job.id,
-            try_number=delivery.try_number,
-            enqueued_at=delivery.job.enqueued_at,
-            store=self._open_store(session),
-            services=self._services,
-            progress=self._progress_of(delivery.job.id),
-        )
-        return await call_handler(job, context, payload)
 
     async def _after(self, error: BaseException, run: Run) -> Outcome | Superseded | None:
         """Return the outcome after a failed try, or None to run again at once."""
@@ -407,46 +367,3 @@ def _not_due(job: "Job | None", stored: "Stored") -> Later | None:
     if job is None or not job.policy.replace or stored.is_leased or stored.waits <= timedelta():
         return None
     return Later(stored.waits)
-
-
-async def call_handler(job: "Job", context: Context, payload: "Payload") -> object:
-    """Return what a job's handler answers within the policy's time.
-
-    Raises:
-        JobTimeoutError: the handler took longer.
-    """
-    limit_s = job.policy.timeout.total_seconds()
-    deadline = asyncio.timeout(limit_s)
-    try:
-        async with deadline:
-            return await job.handler(context, payload)
-    except TimeoutError:
-        if deadline.expired():
-            raise JobTimeoutError(f"ran longer than {limit_s:g} s") from None
-        raise
-
-
-async def _conclude(
-    transaction: JobTransaction,
-    delivery: "Delivery",
-    job: "Job",
-    outcome: Finished | Later,
-    window: CommitWindow,
-) -> Outcome | Superseded:
-    """Write the outcome and commit, unless another worker finished first."""
-    record = Record(transaction.session)
-    if isinstance(outcome, Later):
-        won = await record.postpone(delivery.job, outcome.delay)
-    else:
-        won = await record.finish(
-            delivery.job,
-            outcome.state,
-            outcome.result,
-            purgeable=job.policy.kept_for is not None,
-        )
-    if not won:
-        await transaction.restart()
-        return await lost(transaction.session, delivery, job)
-    window.open()
-    await transaction.commit()
-    return outcome

@@ -78,6 +78,8 @@ CREATE TABLE jobs (
   payload_check bigint NOT NULL,
   -- See 0001_batches.sql.
   batch_id uuid,
+  -- The job that enqueued this one while it ran; it may have been deleted since.
+  parent_id uuid,
   CONSTRAINT jobs_finished_check CHECK ((state = 'queued') = (finished_at IS NULL))
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
 CREATE UNIQUE INDEX jobs_kind_key_key ON jobs (kind, key) WHERE key IS NOT NULL;
@@ -95,6 +97,7 @@ CREATE INDEX jobs_suspect_idx ON jobs (run_at, id) WHERE state = 'queued' AND cr
 CREATE INDEX jobs_blocked_idx ON jobs (kind, blocked_by)
   WHERE state = 'queued' AND blocked_by IS NOT NULL;
 CREATE INDEX jobs_batch_idx ON jobs (batch_id, state) WHERE batch_id IS NOT NULL;
+CREATE INDEX jobs_parent_idx ON jobs (parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX jobs_dead_idx ON jobs (finished_at, id) WHERE state = 'dead';
 -- What retention looks for. A job that completed and is kept forever is not in it.
 CREATE INDEX jobs_purgeable_idx ON jobs (kind, finished_at)
@@ -310,7 +313,7 @@ END $$;
 -- TL004 invalid key, TL005 invalid run_at, TL007 in another batch.
 CREATE FUNCTION try_enqueue_job(
   p_kind text, p_payload jsonb, p_key text, p_run_at timestamptz, p_id uuid, p_traceparent text,
-  p_batch uuid DEFAULT NULL,
+  p_batch uuid DEFAULT NULL, p_parent uuid DEFAULT NULL,
   OUT id uuid, OUT state text, OUT created boolean, OUT replaced boolean,
   OUT fault text, OUT message text, OUT hint text
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -365,11 +368,11 @@ BEGIN
   replaced := false;
   LOOP
     INSERT INTO {schema}.jobs AS j (id, kind, key, unique_hash, payload, run_at, traceparent,
-                                     batch_id)
+                                     batch_id, parent_id)
       VALUES (coalesce(p_id, {schema}.new_id()), p_kind, p_key, payload_hash, p_payload, due,
               -- A caller's context for tracing is 55 characters; anything long is none.
               CASE WHEN length(p_traceparent) <= 200 THEN p_traceparent END,
-              p_batch)
+              p_batch, p_parent)
       ON CONFLICT DO NOTHING
       RETURNING j.id, j.state INTO try_enqueue_job.id, try_enqueue_job.state;
     created := FOUND;
@@ -431,13 +434,15 @@ END $$;
 -- Accept one job, or raise why not (SQLSTATE TL001 to TL005, see try_enqueue_job).
 CREATE FUNCTION accept_job(
   p_kind text, p_payload jsonb, p_key text, p_run_at timestamptz, p_id uuid, p_traceparent text,
+  p_parent uuid DEFAULT NULL,
   OUT id uuid, OUT state text, OUT created boolean, OUT replaced boolean
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   answer record;
 BEGIN
   SELECT * INTO answer
-    FROM {schema}.try_enqueue_job(p_kind, p_payload, p_key, p_run_at, p_id, p_traceparent);
+    FROM {schema}.try_enqueue_job(
+      p_kind, p_payload, p_key, p_run_at, p_id, p_traceparent, p_parent => p_parent);
   IF answer.fault IS NOT NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = answer.fault, MESSAGE = answer.message, HINT = answer.hint;
@@ -446,6 +451,33 @@ BEGIN
   state := answer.state;
   created := answer.created;
   replaced := answer.replaced;
+END $$;
+
+-- Accept the jobs that a running one enqueues, in its own transaction, or raise why not. Each is an
+-- object with kind and payload, and maybe id, key, run_at, delay (in seconds) and traceparent.
+-- Returns those that are new, with their time where it is not now; where a key is taken, the job
+-- that has it stands. Keys are taken in order, so that two jobs with the same ones cannot deadlock.
+CREATE FUNCTION enqueue_follow_ups(p_parent uuid, p_follow_ups jsonb)
+RETURNS TABLE (id uuid, run_at timestamptz)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  one jsonb;
+  accepted record;
+BEGIN
+  FOR one IN
+    SELECT value FROM jsonb_array_elements(p_follow_ups) WITH ORDINALITY AS each (value, position)
+    ORDER BY (value->>'key') || (value->>'kind'), position
+  LOOP
+    run_at := coalesce((one->>'run_at')::timestamptz,
+                       clock_timestamp() + make_interval(secs => (one->>'delay')::float8));
+    SELECT * INTO accepted FROM {schema}.accept_job(
+      one->>'kind', one->'payload', one->>'key', run_at, (one->>'id')::uuid,
+      one->>'traceparent', p_parent);
+    IF accepted.created THEN
+      id := accepted.id;
+      RETURN NEXT;
+    END IF;
+  END LOOP;
 END $$;
 
 -- The public door for every language: psql> SELECT enqueue_job('transfer_funds', '{…}', 'order-42');

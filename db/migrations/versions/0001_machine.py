@@ -30,6 +30,7 @@ def downgrade() -> None:
         "announce_end",
         "cancel_job",
         "enqueue_job",
+        "enqueue_follow_ups",
         "accept_job",
         "try_enqueue_job",
         "schema_fault",

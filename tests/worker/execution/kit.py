@@ -50,14 +50,19 @@ class RecordingExecutor:
 
 
 NO_SERVICES: Any = None
+NO_STORE: Any = None
 """For jobs that use none."""
 
 
-def recording_executor(sessions, jitter=lambda: 0.0):
+def recording_executor(sessions, jitter=lambda: 0.0, **options):
     emitted = []
     events = Events(lambda name, fields: emitted.append((name, fields)))
     executor = Executor(
-        *(sessions.kw["bind"], events), open_store=Store, services=NO_SERVICES, jitter=jitter
+        *(sessions.kw["bind"], events),
+        open_store=Store,
+        services=NO_SERVICES,
+        jitter=jitter,
+        **options,
     )
     return RecordingExecutor(executor, sessions, emitted)
 

@@ -15,7 +15,7 @@ from arq.worker import Worker, get_kwargs
 from sqlalchemy import text
 
 from jobs._wire import job_id_of
-from tests.letters import SAMPLES, letters_at
+from tests.letters import SAMPLES, a_letter, file, letters_at
 from worker.app import Options
 from worker.execution import serializer as wire
 from worker.settings import Settings
@@ -75,6 +75,28 @@ async def test_a_letter_is_sent_once_however_often_it_is_enqueued(settings, clie
 
     assert await job.result(timeout=5) == {"letter_id": same}
     assert await letters_at(sessions, address) == [uuid.UUID(same)]
+
+
+async def test_a_letter_that_enqueues_the_next_makes_a_chain(
+    settings, client, sessions, monkeypatch
+):
+    post = file.post
+
+    async def post_and_go_on(ctx, letter):
+        await post(ctx, letter)
+        if letter.pages > 1:
+            await ctx.enqueue(a_letter(letter.pages - 1, letter.address))
+
+    monkeypatch.setattr(file, "post", post_and_go_on)
+    address = uuid.uuid4().hex
+    await client.enqueue_job("send_letter", {"address": address, "pages": 3})
+
+    async with asyncio.timeout(60):
+        while len(await letters_at(sessions, address)) < 3:
+            await work_off(settings)
+
+    await work_off(settings)
+    assert len(await letters_at(sessions, address)) == 3
 
 
 async def test_what_no_handler_can_take_ends_in_the_record(settings, client, sessions, redis):

@@ -10,8 +10,8 @@ from pydantic_core import from_json
 
 from db.enqueue import Candidate
 from jobs import ClientError, parse_payload, registry
-from jobs._client.request import KEY_CHARACTERS_MAX, checked_key, checked_time
 from jobs._payload import payload_json, validation_message
+from jobs._request import KEY_CHARACTERS_MAX, checked_key, checked_time
 
 if TYPE_CHECKING:
     from worker.cli.enqueue.keys import Keys

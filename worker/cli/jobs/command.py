@@ -13,12 +13,22 @@ from rich.console import Console
 from sqlalchemy.exc import DBAPIError
 
 from db.errors import Trouble, diagnose
-from db.operations import PAGE_MAX, Filter, Position, Whole, count_jobs, find_job, list_jobs
+from db.operations import (
+    PAGE_MAX,
+    Filter,
+    Position,
+    Whole,
+    count_jobs,
+    family_of,
+    find_job,
+    list_jobs,
+)
 from db.store import Store
 from jobs._services import open_dry_services
 from jobs._wire import job_id_of
 from worker.cli._connections import Connections, open_connections
 from worker.cli._options import UsageError, command_line, confirm, parse_since
+from worker.cli._tables import json_text
 from worker.cli.jobs.cancel import Canceller
 from worker.cli.jobs.retry import Replayer
 from worker.cli.jobs.tables import (
@@ -32,7 +42,6 @@ from worker.cli.jobs.tables import (
 )
 from worker.errors import TellerError, visible
 from worker.execution.dry_run import dry_run
-from worker.tables import json_text
 
 app = command_line(help=__doc__, no_args_is_help=True)
 
@@ -89,7 +98,10 @@ def show(
     payload: Payload = False,
     json: Json = False,
 ) -> None:
-    """Show one job: its times, its errors, its replays."""
+    """Show one job: its times, its errors, its replays, and its family.
+
+    A family is what a job has enqueued while it ran, and what enqueued it.
+    """
     _run(_show(job_id, payload=payload, json=json))
 
 
@@ -154,10 +166,12 @@ async def _list(which: Filter, before: Position | None, limit: int, *, json: boo
 async def _show(name: str, *, payload: bool, json: bool) -> int:
     async with open_connections("jobs") as opened:
         (job,) = await _find(opened, [name])
+        async with opened.sessions() as session:
+            family = await family_of(session, job.id)
     if json:
-        typer.echo(json_text(whole_as_dict(job, payload=payload), indented=True))
+        typer.echo(json_text(whole_as_dict(job, family, payload=payload), indented=True))
     else:
-        show_whole(job, _console(), payload=payload)
+        show_whole(job, family, _console(), payload=payload)
     return 0
 
 

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 from rich.table import Column, Table
+from rich.text import Text
+from rich.tree import Tree
 
-from db.operations import REPLAYED, Line, Position, Whole
+from db.operations import FAMILY_MAX, REPLAYED, Line, Position, Relative, Whole
+from worker.cli._tables import add_row, cell, json_text
 from worker.errors import visible
-from worker.tables import add_row, cell, json_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -113,22 +115,26 @@ def short_span(span: timedelta) -> str:
     return f"{hours // 24}d {hours % 24}h"
 
 
-def whole_as_dict(job: Whole, *, payload: bool) -> dict[str, Any]:
+def whole_as_dict(job: Whole, family: "Sequence[Relative]", *, payload: bool) -> dict[str, Any]:
     """Return a job for JSON; `payload` includes payload and result, which may be personal."""
-    whole = asdict(job)
+    whole = asdict(job) | {"family": [asdict(one) for one in family]}
     if not payload:
         del whole["payload"], whole["result"]
     return whole
 
 
-def show_whole(job: Whole, console: "Console", *, payload: bool) -> None:
-    """Print everything about one job."""
+def show_whole(
+    job: Whole, family: "Sequence[Relative]", console: "Console", *, payload: bool
+) -> None:
+    """Print everything about one job, and the family it belongs to."""
     facts = Table(show_header=False, box=None)
     for name, value in _facts(job, payload=payload):
         facts.add_row(f"[bold]{name}[/]", cell(value))
     console.print(facts)
     if job.errors:
         console.print(_history(job))
+    if len(family) > 1:
+        console.print(_tree(job, family))
 
 
 def _facts(job: Whole, *, payload: bool) -> list[tuple[str, str]]:
@@ -145,6 +151,7 @@ def _facts(job: Whole, *, payload: bool) -> list[tuple[str, str]]:
         ("sent to Redis", _time(job.dispatched_at)),
         ("ended", _time(job.finished_at)),
         ("trace", job.traceparent or ""),
+        ("enqueued by", str(job.parent_id or "")),
         ("payload", json_text(job.payload) if payload else hidden),
         ("result", json_text(job.result) if payload else hidden),
     ]
@@ -163,6 +170,17 @@ def _history(job: Whole) -> Table:
             style="green" if entry.get("error") == REPLAYED else "",
         )
     return table
+
+
+def _tree(job: Whole, family: "Sequence[Relative]") -> Tree:
+    """Draw who enqueued whom; the job itself is in bold type."""
+    tree = Tree("family" if len(family) < FAMILY_MAX else f"the first {FAMILY_MAX} of the family")
+    branches: dict[UUID | None, Tree] = {}
+    for one in family:
+        bold = "bold " if one.id == job.id else ""
+        label = Text(f"{one.id} {one.kind} {one.state}", style=bold + STYLES.get(one.state, ""))
+        branches[one.id] = branches.get(one.parent_id, tree).add(label)
+    return tree
 
 
 def cursor_of(line: Line) -> str:

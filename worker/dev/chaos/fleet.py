@@ -8,7 +8,6 @@ import asyncio
 import os
 import signal
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -50,10 +49,10 @@ class Fleet:
 
     directory: Path
     size: int
+    concurrency: int
     members: list[Member] = field(default_factory=list)
     started: int = 0
-    deaths: Counter[int] = field(default_factory=Counter)
-    """The exit codes of those that ended, and not by our doing."""
+    ended_by_themselves: int = 0
     exit_codes: list[int] = field(default_factory=list)
     """Of those that were told to stop at the end."""
     _stopping: bool = False
@@ -121,8 +120,7 @@ class Fleet:
             for one in dead:
                 self.members.remove(one)
                 one.process.close()
-                if not one.killed:
-                    self.deaths[one.process.wait(0)] += 1
+                self.ended_by_themselves += not one.killed
             if dead:
                 await asyncio.sleep(RESTART_WAIT_S)
             for _ in dead:
@@ -131,7 +129,8 @@ class Fleet:
     async def _add(self) -> None:
         self.started += 1
         log = ServerLog(self.directory / f"worker-{self.started}.log")
-        command = [sys.executable, "-m", "worker.dev.poison"]
+        options = ["--concurrency", str(self.concurrency)]
+        command = [sys.executable, "-m", "worker", "run", *options]
         process = await asyncio.to_thread(Guarded, command, signal.SIGTERM, log)
         self.members.append(Member(process, log.path))
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from .._errors import InvalidKeyError, InvalidTimeError
-from .._payload import payload_json
+from ._errors import InvalidKeyError, InvalidTimeError
+from ._payload import payload_json
 
 if TYPE_CHECKING:
-    from .._payload import Payload
+    from ._payload import Payload
 
 KEY_CHARACTERS_MAX: Final = 200
 TRACEPARENT_CHARACTERS_MAX: Final = 200

@@ -1,0 +1,172 @@
+"""One attempt: the handler, and the transaction that finalizes its job.
+
+There are two kinds. The usual one does both in one transaction. A snapshot only reads, and is
+finalized in a second transaction.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from db.engine import ONE_MOMENT
+from db.execution import Record
+from db.transaction import JobTransaction, snapshot_session
+from jobs import Context
+from worker.execution.follow_ups import write_follow_ups
+from worker.execution.outcome import (
+    Finished,
+    Later,
+    Outcome,
+    Superseded,
+    keeps_effects,
+    lost,
+    outcome_of,
+)
+from worker.execution.retry import JobTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from uuid import UUID
+
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+    from db.store import Store
+    from jobs import Job, Payload
+    from jobs._context import FollowUp
+    from jobs._progress import ShowProgress
+    from jobs._services import Services
+    from jobs._wire import QueuedJob
+    from worker.execution.commit import CommitWindow
+    from worker.execution.delivery import Delivery
+
+    Send = Callable[[Sequence[QueuedJob]], None]
+    """Sends jobs that are committed to Redis, without making anybody wait."""
+
+
+def send_nothing(_jobs: "Sequence[QueuedJob]") -> None:
+    """Leave everything to the relay."""
+
+
+@dataclass(slots=True)
+class Answered:
+    """What a handler's call came to, before it is written."""
+
+    outcome: Finished | Later
+    follow_ups: "Sequence[FollowUp]"
+
+
+class Attempts:
+    """Makes attempts; one per process, and keeps nothing of any of them."""
+
+    def __init__(  # noqa: PLR0913 - what one process gives it, by name
+        self,
+        engine: "AsyncEngine",
+        *,
+        jobs: "Mapping[str, Job]",
+        open_store: "Callable[[AsyncSession], Store]",
+        services: "Services",
+        progress_of: "Callable[[UUID], ShowProgress]",
+        send: "Send" = send_nothing,
+    ) -> None:
+        self._engine = engine
+        self._jobs = jobs
+        self._open_store = open_store
+        self._services = services
+        self._progress_of = progress_of
+        self._send = send
+
+    async def run(
+        self, job: "Job", payload: "Payload", delivery: "Delivery", window: "CommitWindow"
+    ) -> Outcome | Superseded:
+        """Run the handler and finalize the job, in one transaction of their own."""
+        if job.policy.snapshot:
+            return await self._run_snapshot(job, payload, delivery, window)
+        async with JobTransaction(self._engine, job.policy.timeout) as transaction:
+            window.entered = True
+            context = self._context(delivery, transaction.session)
+            answer = await call_handler(job, context, payload)
+            await transaction.conclude()
+            answered = Answered(outcome_of(answer), context.follow_ups)
+            if not keeps_effects(answered.outcome):
+                await transaction.restart()
+            return await self._conclude(transaction, job, delivery, answered, window)
+
+    async def _run_snapshot(
+        self, job: "Job", payload: "Payload", delivery: "Delivery", window: "CommitWindow"
+    ) -> Outcome | Superseded:
+        """Run a handler that only reads, one moment of the database; then finalize the job.
+
+        It cannot lock its row meanwhile, so two workers may publish the same twice.
+        """
+        async with snapshot_session(self._engine, job.policy.timeout) as session:
+            await session.connection(execution_options=ONE_MOMENT)
+            window.entered = True
+            context = self._context(delivery, session)
+            outcome = outcome_of(await call_handler(job, context, payload))
+        async with JobTransaction(self._engine) as transaction:
+            answered = Answered(outcome, context.follow_ups)
+            return await self._conclude(transaction, job, delivery, answered, window)
+
+    def _context(self, delivery: "Delivery", session: "AsyncSession") -> Context:
+        return Context(
+            job_id=delivery.job.id,
+            try_number=delivery.try_number,
+            enqueued_at=delivery.job.enqueued_at,
+            store=self._open_store(session),
+            services=self._services,
+            progress=self._progress_of(delivery.job.id),
+            kinds=self._jobs,
+        )
+
+    async def _conclude(
+        self,
+        transaction: JobTransaction,
+        job: "Job",
+        delivery: "Delivery",
+        answered: Answered,
+        window: "CommitWindow",
+    ) -> Outcome | Superseded:
+        """Write the outcome and commit, unless another worker finished first."""
+        session, outcome = transaction.session, answered.outcome
+        to_send: list[QueuedJob] = []
+        if answered.follow_ups and keeps_effects(outcome):
+            to_send = await write_follow_ups(session, delivery.job.id, answered.follow_ups)
+        if not await _write(Record(session), job, delivery, outcome):
+            await transaction.restart()
+            return await lost(session, delivery, job)
+        window.open()
+        await transaction.commit()
+        if to_send:
+            self._send(to_send)
+        return outcome
+
+
+async def _write(
+    record: Record, job: "Job", delivery: "Delivery", outcome: Finished | Later
+) -> bool:
+    """Write the outcome into the job's row; False where another delivery was first."""
+    if isinstance(outcome, Later):
+        return await record.postpone(delivery.job, outcome.delay)
+    return await record.finish(
+        delivery.job,
+        outcome.state,
+        outcome.result,
+        purgeable=job.policy.kept_for is not None,
+    )
+
+
+async def call_handler(job: "Job", context: Context, payload: "Payload") -> object:
+    """Return what a job's handler answers within the policy's time.
+
+    Raises:
+        JobTimeoutError: the handler took longer.
+    """
+    limit_s = job.policy.timeout.total_seconds()
+    deadline = asyncio.timeout(limit_s)
+    try:
+        async with deadline:
+            return await job.handler(context, payload)
+    except TimeoutError:
+        if deadline.expired():
+            raise JobTimeoutError(f"ran longer than {limit_s:g} s") from None
+        raise
