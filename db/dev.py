@@ -3,9 +3,9 @@
 A group is found by the prefix that its jobs' keys share.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -58,6 +58,17 @@ class Job:
     result: Any
 
 
+@dataclass(frozen=True, slots=True)
+class JobOutcome:
+    """How far one job is."""
+
+    id: UUID
+    state: str
+    error: str | None
+    """The name of its last error."""
+    finished_at: datetime | None
+
+
 COUNT = text("""
     SELECT kind, state, CASE state WHEN 'rejected' THEN result->>'code' END AS code, count(*)
     FROM jobs WHERE starts_with(key, :prefix)
@@ -76,6 +87,18 @@ ENDED_OTHERWISE = text("""
     LEFT JOIN jobs ON jobs.id = wanted.id
     WHERE jobs.state IS DISTINCT FROM wanted.state
 """)
+
+OUTCOMES = text("""
+    SELECT id, state, errors->-1->>'error' AS error, finished_at FROM jobs WHERE id = ANY(:ids)
+""")
+
+SPANS = text("""
+    SELECT extract(epoch FROM enqueued_at)::float8, extract(epoch FROM finished_at)::float8
+    FROM jobs WHERE starts_with(key, :prefix) AND finished_at IS NOT NULL
+    ORDER BY enqueued_at
+""")
+
+LEFT_LOCKS = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = :class")
 
 TERMINATE = text("""
     SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -113,6 +136,27 @@ async def ended_otherwise(session: "AsyncSession", states: "Mapping[UUID, str]")
     """Count the jobs that are not in the state they should be in, the missing ones included."""
     wanted = {"ids": list(states), "states": list(states.values())}
     found: int = await session.scalar(ENDED_OTHERWISE, wanted)
+    return found
+
+
+async def outcomes_of(session: "AsyncSession", ids: "Collection[UUID]") -> Sequence[JobOutcome]:
+    """Return how far those of these jobs are that are in the record."""
+    rows = await session.execute(OUTCOMES, {"ids": list(ids)})
+    return [JobOutcome(*row) for row in rows]
+
+
+async def spans(session: "AsyncSession", prefix: str) -> Sequence[tuple[float, float]]:
+    """Return when each final job was accepted and when it ended, as Unix seconds.
+
+    Of those whose keys begin with `prefix`, in order of acceptance.
+    """
+    rows = await session.execute(SPANS, {"prefix": prefix})
+    return [(accepted_at, finished_at) for accepted_at, finished_at in rows]
+
+
+async def left_locks(session: "AsyncSession", lock_class: int) -> int:
+    """Count the advisory locks whose first key is `lock_class`."""
+    found: int = await session.scalar(LEFT_LOCKS, {"class": lock_class})
     return found
 
 

@@ -13,7 +13,7 @@ from db.audit import Report
 from db.store import Store
 from worker.cli._connections import open_connections
 from worker.cli._options import command_line
-from worker.cli._tables import json_text, lines_cell
+from worker.tables import json_text, lines_cell
 
 app = command_line()
 

@@ -3,7 +3,7 @@
 import logging
 import os
 import shutil
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 import uvloop
@@ -11,22 +11,32 @@ from rich.console import Console
 
 from worker.cli._faults import explaining_servers
 from worker.cli._options import UsageError, command_line
-from worker.dev.chaos import FaultKind, Options, Summary, run, show
+from worker.dev.chaos import KINDS, Options, Summary, UnknownFaultError, find, run, show
 from worker.dev.chaos.doors import BrokenPromiseError
 from worker.dev.chaos.sites import Site, refuse_production, site
 from worker.process.supervisor import PROCESSES_MAX
 
+if TYPE_CHECKING:
+    from worker.dev.chaos.faults import Kind
+
 app = command_line()
 
 WRONG: Final = 1
-JOBS_PER_FAULT: Final = 150
-ALL_KINDS: Final = ",".join(FaultKind)
+JOBS_PER_FAULT: Final = 100
+GROUPS: Final = tuple(dict.fromkeys(kind.group for kind in KINDS.values()))
+ALL_KINDS: Final = ",".join(GROUPS)
 
 Seed = Annotated[int, typer.Option(help="The same seed, the same faults and transfers.")]
 Jobs = Annotated[int, typer.Option(min=1, max=10_000_000, help="Transfers to make meanwhile.")]
-Faults = Annotated[str, typer.Option(help="Kinds of fault, separated by commas.")]
+Faults = Annotated[
+    str,
+    typer.Option(
+        help="Kinds of fault, separated by commas. `poison` and `garbage` are all of their sorts, "
+        "`poison:segfault` is one."
+    ),
+]
 Count = Annotated[
-    int | None, typer.Option(min=0, help="How many faults; default: one for every 150 jobs.")
+    int | None, typer.Option(min=0, help="How many faults; default: one for every 100 jobs.")
 ]
 Processes = Annotated[int, typer.Option(min=2, max=PROCESSES_MAX, help="Worker processes.")]
 Concurrency = Annotated[int, typer.Option(min=1, max=1_000, help="Jobs at a time in each.")]
@@ -78,9 +88,11 @@ async def _run(place: Site, options: Options, console: Console) -> Summary:
     return await run(place, options, console)
 
 
-def _kinds(names: str) -> list[FaultKind]:
-    known = ", ".join(FaultKind)
+def _kinds(names: str) -> "list[Kind]":
     try:
-        return [FaultKind(name.strip()) for name in names.split(",") if name.strip()]
-    except ValueError as error:
-        raise UsageError(f"{error}: known faults are {known}") from None
+        kinds = find(name.strip() for name in names.split(",") if name.strip())
+    except UnknownFaultError as error:
+        raise UsageError(str(error)) from None
+    if not kinds:
+        raise UsageError("--faults names no fault; for none of them, give --count 0")
+    return kinds

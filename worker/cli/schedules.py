@@ -12,9 +12,9 @@ from db.schedules import Made, Schedules, Summary
 from jobs import Job, Schedule, registry
 from worker.cli._connections import open_connections
 from worker.cli._options import UsageError, command_line
-from worker.cli._tables import add_row, cell
 from worker.maintenance.cron import checked_schedules, upcoming
 from worker.maintenance.relay import SWEEP_PAUSE_S
+from worker.tables import add_row, cell
 
 app = command_line()
 

@@ -13,7 +13,7 @@ from db.webhooks import SECRETS_MAX, Endpoints, EndpointSummary
 from jobs._webhooks import WebhookURLError, check_url, new_secret
 from worker.cli._connections import open_connections
 from worker.cli._options import UsageError, command_line
-from worker.cli._tables import add_row
+from worker.tables import add_row
 
 app = command_line(help=__doc__, no_args_is_help=True)
 

@@ -27,8 +27,12 @@ from worker.app import migrate_database
 from worker.execution.serializer import deserialize, serialize
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+    from jobs import Job
 
 TOO_MUCH_CENTS: Final = 9_999_999_999
 """More than any account has."""
@@ -106,13 +110,21 @@ class StandstillTimer:
 
 @asynccontextmanager
 async def connect(
-    database_url: str, redis_url: str, *, pool_size: int, application_name: str
+    database_url: str,
+    redis_url: str,
+    *,
+    pool_size: int,
+    application_name: str,
+    jobs: "Mapping[str, Job] | None" = None,
 ) -> AsyncIterator[Connections]:
-    """Connect to both servers for as long as the block lasts; the schema is up to date then."""
+    """Connect to both servers for as long as the block lasts.
+
+    The schema is up to date then, and the kinds of `jobs` (None: all) are accepted.
+    """
     async with open_engine(
         database_url, pool_size=pool_size, application_name=application_name
     ) as engine:
-        await migrate_database(engine)
+        await migrate_database(engine, jobs=jobs)
         redis = ArqRedis.from_url(redis_url)
         redis.job_serializer, redis.job_deserializer = serialize, deserialize
         sessions = create_sessions(engine)

@@ -56,6 +56,8 @@ Longer than a step takes at most: who sends a page still holds the mark.
 """
 POSITION_KEPT_S: Final = 24 * 3_600
 """How long an unfinished rebuild that no relay goes on with is remembered."""
+SPOILED_KEPT_S: Final = 24 * 3_600
+"""How long what stood in the queue's place is kept, for somebody to look at."""
 REFUSED_MAX_S: Final = 3.0
 """Where Redis takes no new jobs for this time, they are claimed from PostgreSQL."""
 WITHOUT_INFO: Final = "unknown"
@@ -93,6 +95,19 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then
 end
 redis.call('SET', KEYS[3], ARGV[2])
 redis.call('DEL', KEYS[1], KEYS[2])
+return 1
+"""
+
+# Somebody gave the queue another type: nothing can be claimed from it or sent to it. What is there
+# is kept under another name for a day, and a rebuild is asked for.
+_MEND_QUEUE: Final = """
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind == 'zset' or kind == 'none' then
+  return 0
+end
+redis.call('RENAME', KEYS[1], KEYS[2])
+redis.call('EXPIRE', KEYS[2], ARGV[1])
+redis.call('DEL', KEYS[3])
 return 1
 """
 
@@ -161,6 +176,7 @@ class Relay:
         self._events = events
         self._token = secrets.token_hex(8)
         self._run_id_key = f"{queue_name}:epoch"
+        self._spoiled_key = f"{queue_name}:spoiled"
         self._mark_keys = (f"{queue_name}:rebuild", f"{queue_name}:rebuild:position")
         self._batch = BatchSize(BATCH_MAX)
         self._page_size = BatchSize(REBUILD_PAGE)
@@ -193,10 +209,19 @@ class Relay:
 
     async def round(self) -> Sent:
         """Sweep one batch; then send a page of a rebuild if Redis has restarted or was flushed."""
+        await self._mend_queue()
         swept = await self._sweep()
         page = await self._rebuild()
         more = swept.more or page.more
         return Sent(swept.jobs + page.jobs, page.finished, 0.0 if more else SWEEP_PAUSE_S)
+
+    async def _mend_queue(self) -> None:
+        """Move aside what stands in the queue's place and is none; the rows have its jobs."""
+        keys = (self._queue_name, self._spoiled_key, self._run_id_key)
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            was_spoiled = await self._run_script(_MEND_QUEUE, keys, SPOILED_KEPT_S)
+        if was_spoiled:
+            self._events.emit("queue.spoiled", moved_to=self._spoiled_key)
 
     async def _sweep(self) -> Page:
         """Send what was never sent, or long ago; nothing where another relay is at it."""

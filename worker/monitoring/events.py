@@ -180,6 +180,11 @@ EVENTS: Final = {
         "Redis is away, refuses, is read-only or full, or throws keys away (evicts).",
         ("trouble",),
     ),
+    "queue.spoiled": Event(
+        ERROR,
+        "Another type of key stood in the queue's place: it is moved aside, the queue is rebuilt.",
+        ("moved_to",),
+    ),
     "queue.quarantined": Event(
         ERROR,
         "A member of the queue cannot be a job: it is kept as a dead job of kind `malformed`.",

@@ -433,6 +433,22 @@ async def test_a_queue_of_a_wrong_type_counts_as_a_redis_that_cannot_serve(redis
     assert worker.redis_available
 
 
+async def test_the_end_of_a_job_is_stored_though_its_queue_became_another_type(redis, fleet):
+    blocking = BlockingJob()
+    fleet.start(blocking.function, poll_delay=0.02, **JSON)
+    await put(redis, "here", body(f="blocking"))
+    await blocking.wait_started()
+    await redis.set("arq:queue", "text")
+    blocking.unblock()
+
+    async def stored():
+        return await redis.exists("arq:result:here")
+
+    await eventually(stored)
+    assert not await redis.exists("arq:job:here", "arq:in-progress:here", "arq:claims:here")
+    await redis.delete("arq:queue")
+
+
 async def test_patience_follows_the_line():
     connection = Connection()
 

@@ -53,6 +53,18 @@ async def test_a_job_that_its_client_did_not_send_is_sent(relay, sessions, redis
     assert orjson.loads(await redis.get(f"arq:job:{job_id}"))["f"] == "send_letter"
 
 
+async def test_a_queue_that_became_another_type_is_moved_aside_and_rebuilt(relay, sessions, redis):
+    (job_id,) = await accept(sessions)
+    await relay.round()
+    await redis.set(QUEUE, "spoiled")
+
+    sent = await relay.round()
+
+    assert (sent.jobs, sent.rebuilt) == (1, True)
+    assert await redis.zscore(QUEUE, job_id) is not None
+    assert await redis.get(f"{QUEUE}:spoiled") == b"spoiled"
+
+
 async def test_a_client_has_a_moment_to_send_its_job_itself(relay, sessions):
     await relay.round()
     await accept(sessions, age=timedelta())

@@ -17,7 +17,6 @@ from db.inspection import inspect
 from db.migrate import SchemaOutdatedError, require_current
 from worker.cli._faults import sentence_about
 from worker.cli._options import command_line
-from worker.cli._tables import add_row, json_text
 from worker.cli.doctor.findings import (
     Finding,
     Severity,
@@ -27,6 +26,7 @@ from worker.cli.doctor.findings import (
 )
 from worker.cli.doctor.machine import inspect_machine
 from worker.settings import load_settings
+from worker.tables import add_row, json_text
 
 if TYPE_CHECKING:
     from worker.settings import Settings

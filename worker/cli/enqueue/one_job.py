@@ -9,9 +9,9 @@ from pydantic_core import from_json
 from jobs import Cancel, Client, ClientError, JobDeadError, Rejected, Result, parse_payload
 from worker.cli._connections import open_connections
 from worker.cli._options import UsageError, standard_input
-from worker.cli._tables import json_text
 from worker.cli.enqueue.lines import STDIN
 from worker.errors import tell
+from worker.tables import json_text
 
 if TYPE_CHECKING:
     from jobs import Payload

@@ -28,7 +28,6 @@ from jobs._services import open_dry_services
 from jobs._wire import job_id_of
 from worker.cli._connections import Connections, open_connections
 from worker.cli._options import UsageError, command_line, confirm, parse_since
-from worker.cli._tables import json_text
 from worker.cli.jobs.cancel import Canceller
 from worker.cli.jobs.retry import Replayer
 from worker.cli.jobs.tables import (
@@ -42,6 +41,7 @@ from worker.cli.jobs.tables import (
 )
 from worker.errors import TellerError, visible
 from worker.execution.dry_run import dry_run
+from worker.tables import json_text
 
 app = command_line(help=__doc__, no_args_is_help=True)
 

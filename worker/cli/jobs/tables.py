@@ -10,8 +10,8 @@ from rich.text import Text
 from rich.tree import Tree
 
 from db.operations import FAMILY_MAX, REPLAYED, Line, Position, Relative, Whole
-from worker.cli._tables import add_row, cell, json_text
 from worker.errors import visible
+from worker.tables import add_row, cell, json_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -8,6 +8,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,10 +50,10 @@ class Fleet:
 
     directory: Path
     size: int
-    concurrency: int
     members: list[Member] = field(default_factory=list)
     started: int = 0
-    ended_by_themselves: int = 0
+    deaths: Counter[int] = field(default_factory=Counter)
+    """The exit codes of those that ended, and not by our doing."""
     exit_codes: list[int] = field(default_factory=list)
     """Of those that were told to stop at the end."""
     _stopping: bool = False
@@ -120,7 +121,8 @@ class Fleet:
             for one in dead:
                 self.members.remove(one)
                 one.process.close()
-                self.ended_by_themselves += not one.killed
+                if not one.killed:
+                    self.deaths[one.process.wait(0)] += 1
             if dead:
                 await asyncio.sleep(RESTART_WAIT_S)
             for _ in dead:
@@ -129,8 +131,7 @@ class Fleet:
     async def _add(self) -> None:
         self.started += 1
         log = ServerLog(self.directory / f"worker-{self.started}.log")
-        options = ["--concurrency", str(self.concurrency)]
-        command = [sys.executable, "-m", "worker", "run", *options]
+        command = [sys.executable, "-m", "worker.dev.poison"]
         process = await asyncio.to_thread(Guarded, command, signal.SIGTERM, log)
         self.members.append(Member(process, log.path))
 

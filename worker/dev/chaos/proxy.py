@@ -1,7 +1,7 @@
-"""A proxy before PostgreSQL that can lose the reply to a COMMIT, and the connection with it.
+"""Proxies before the servers: they can be slow, and lose the reply to a COMMIT.
 
-The commit has happened, and whoever asked for it will never know: the one failure that no retry
-rule can tell from its opposite.
+A lost reply takes the connection with it. The commit has happened, and whoever asked for it will
+never know: the one failure that no retry rule can tell from its opposite.
 """
 
 import asyncio
@@ -18,16 +18,13 @@ _QUERY: Final = b"Q"
 _HEAD: Final = 5
 
 
-class CommitProxy:
-    """Forwards connections to one server, and drops those whose COMMIT is to lose its reply."""
+class Proxy:
+    """Forwards connections to one server, and can be slow."""
 
     def __init__(self, host: str, port: int) -> None:
         self.upstream = (host, port)
-        self.armed = 0
-        """How many of the next COMMITs lose their reply."""
-        self.lost = 0
-        """How many have."""
-        self.commits = 0
+        self.latency_s = 0.0
+        """How long each message is held back, in both directions."""
         self.port = 0
         """Where it listens, once it does."""
         self._server: asyncio.Server | None = None
@@ -38,14 +35,17 @@ class CommitProxy:
         self.port = int(self._server.sockets[0].getsockname()[1])
         return self.port
 
-    def lose_replies(self, count: int) -> None:
-        """Lose the replies to the next `count` COMMITs."""
-        self.armed += count
-
     async def stop(self) -> None:
         """Stop listening; open connections end with their clients."""
         if self._server is not None:
             self._server.close()
+
+    def takes(self, _data: bytes) -> bool:
+        """Return whether the reply to a client's message is to be lost."""
+        return False
+
+    def note_lost(self) -> None:
+        """Count a reply that was lost."""
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         """Forward one client's connection until either end closes it."""
@@ -67,6 +67,22 @@ class CommitProxy:
             writer.close()
             server_writer.close()
 
+
+class CommitProxy(Proxy):
+    """A proxy before PostgreSQL; drops connections whose COMMIT is to lose its reply."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port)
+        self.armed = 0
+        """How many of the next COMMITs lose their reply."""
+        self.lost = 0
+        """How many have."""
+        self.commits = 0
+
+    def lose_replies(self, count: int) -> None:
+        """Lose the replies to the next `count` COMMITs."""
+        self.armed += count
+
     def takes(self, data: bytes) -> bool:
         """Count a COMMIT, and return whether its reply is to be lost."""
         if not is_commit(data):
@@ -77,12 +93,16 @@ class CommitProxy:
         self.armed -= 1
         return True
 
+    def note_lost(self) -> None:
+        """Count a reply that was lost."""
+        self.lost += 1
+
 
 @dataclass
 class _Connection:
     """A client's connection and its twin to the server."""
 
-    proxy: CommitProxy
+    proxy: Proxy
     client: StreamWriter
     server: StreamWriter
     loses_reply: bool = False
@@ -94,6 +114,7 @@ class _Connection:
                     self.client.write(NO_SSL)
                     continue
                 self.loses_reply = self.loses_reply or self.proxy.takes(data)
+                await self._hold_back()
                 self.server.write(data)
                 await self.server.drain()
 
@@ -102,11 +123,16 @@ class _Connection:
             while data := await reader.read(CHUNK_BYTES_MAX):
                 if self.loses_reply:
                     # PostgreSQL has answered, so what it answered to has happened.
-                    self.proxy.lost += 1
+                    self.proxy.note_lost()
                     self.client.transport.abort()
                     return
+                await self._hold_back()
                 self.client.write(data)
                 await self.client.drain()
+
+    async def _hold_back(self) -> None:
+        if self.proxy.latency_s:
+            await asyncio.sleep(self.proxy.latency_s)
 
 
 def is_commit(data: bytes) -> bool:

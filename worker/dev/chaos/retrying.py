@@ -11,7 +11,8 @@ from db.errors import Trouble, diagnose
 
 T = TypeVar("T")
 
-RETRY_MAX_S: Final = 60.0
+RETRY_MAX_S: Final = 300.0
+"""More than the longest fault, several of which may follow each other."""
 PAUSE_S: Final = 0.1
 
 _FINAL: Final = frozenset({Trouble.ALARM, Trouble.FAILURE, Trouble.UNIQUE})

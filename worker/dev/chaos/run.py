@@ -12,25 +12,38 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import make_url
 
-from db.dev import ended_otherwise, idle_in_transaction, queued
+from db.dev import (
+    ended_otherwise,
+    idle_in_transaction,
+    left_locks,
+    outcomes_of,
+    queued,
+    spans,
+)
 from db.store import Store
-from jobs import Request
+from jobs import Request, registry
 from jobs.create_user import CreateUser
 from worker.dev import workload
 from worker.dev.chaos.doors import Doors, moved_cents
-from worker.dev.chaos.faults import Targets, inject
+from worker.dev.chaos.faults import Fault, Kind, Targets, inject
+from worker.dev.chaos.faults.environment import WORKERS_ROLE, make_role
 from worker.dev.chaos.fleet import Fleet, environment
-from worker.dev.chaos.plan import Fault, FaultKind, schedule
-from worker.dev.chaos.proxy import CommitProxy
+from worker.dev.chaos.plan import schedule
+from worker.dev.chaos.proxy import CommitProxy, Proxy
+from worker.dev.chaos.recovery import Spans, longest_wait_s, recoveries
 from worker.dev.chaos.retrying import retry_until_up
 from worker.dev.chaos.summary import Summary, read_logs
+from worker.dev.poison import DEEDS, JOBS
+from worker.dev.poison.deeds import LOCK_CLASS
 from worker.dev.workload import LOOK_EVERY_S, Connections, Mix, Order, StandstillTimer, Wallet
 
 if TYPE_CHECKING:
     from arq.connections import ArqRedis
     from rich.console import Console
     from rich.progress import Progress
+    from sqlalchemy import URL
 
+    from db.dev import JobOutcome
     from worker.dev.chaos.sites import Site
 
 USERS: Final = 24
@@ -48,10 +61,15 @@ BACKLOG: Final = 600
 FAULT_WAIT_MAX_S: Final = 3.0
 """The next fault comes after this long even if no job ends: troubles come together, too."""
 OPENING_MAX_S: Final = 60.0
-STANDSTILL_MAX_S: Final = 90.0
+STANDSTILL_MAX_S: Final = 120.0
+LONG_RUN_JOBS: Final = 50_000
+"""From so many jobs on, a frozen server stays so for longer than any time limit of a worker."""
 SETTLE_MAX_S: Final = 30.0
 IDLE_LONGER_THAN: Final = timedelta(seconds=1)
-KEYS_OF_JOBS: Final = ("arq:in-progress:*", "arq:retry:*", "arq:job:*")
+KEYS_OF_JOBS: Final = (
+    *("arq:in-progress:*", "arq:retry:*", "arq:job:*", "arq:claims:*", "arq:unknown:*"),
+    "arq:queue:quarantine",
+)
 OWN_CONNECTIONS: Final = 6
 
 
@@ -61,7 +79,7 @@ class Options:
 
     seed: int
     jobs: int
-    kinds: Sequence[FaultKind]
+    kinds: Sequence[Kind]
     faults: int
     processes: int
     concurrency: int
@@ -105,27 +123,34 @@ async def run(place: "Site", options: Options, console: "Console") -> Summary:
         worker.dev.chaos.doors.BrokenPromiseError: something was accepted that must not be.
     """
     started_at = time.monotonic()
-    kinds = place.possible(options.kinds)
+    kinds = [kind for kind in options.kinds if place.is_ours or not kind.needs_our_servers]
+    is_long = options.jobs >= LONG_RUN_JOBS
     async with _experiment(place, options, console) as experiment:
         wallets = await _open_bank(experiment)
         chance = random.Random(options.seed)  # noqa: S311 - repeatable, not secret
         keys = f"{experiment.prefix}order-"
         orders = workload.orders(keys, wallets, options.jobs, MIX, chance)
-        await _transfer(experiment, orders, schedule(options.seed, kinds, options.faults))
+        plan = schedule(options.seed, kinds, options.faults, is_long=is_long)
+        await _transfer(experiment, orders, plan)
         leaked = await _leaked_keys(experiment)
-        idle = await _idle(experiment)
-        fleet, doors = experiment.targets.fleet, experiment.doors
+        idle, locks = await _idle(experiment), await _left_locks(experiment)
+        targets, doors = experiment.targets, experiment.doors
+        fleet = targets.fleet
         await fleet.ready()
         await fleet.stop()
         async with experiment.connections.sessions() as session:
             audited = await Store(session).audit.run_in_snapshot()
+            poison = await outcomes_of(session, targets.poisoned)
+            innocents = Spans(await spans(session, keys))
+            in_record = len(await outcomes_of(session, targets.garbage))
         return Summary(
             seed=options.seed,
             orders=len(orders),
             seconds=time.monotonic() - started_at,
-            injected=experiment.targets.injected,
-            left_out=[kind for kind in options.kinds if kind not in kinds],
-            replies_lost=experiment.targets.proxy.lost,
+            left_out=[kind.name for kind in options.kinds if kind not in kinds],
+            recoveries=recoveries(targets, innocents, poison),
+            longest_wait_s=longest_wait_s(targets, innocents),
+            replies_lost=targets.postgres_proxy.lost,
             workers_started=fleet.started,
             logged=read_logs(fleet.logs()),
             repeated=doors.repeated,
@@ -134,12 +159,40 @@ async def run(place: "Site", options: Options, console: "Console") -> Summary:
             live=await experiment.count(),
             missing=await _missing(experiment, orders),
             wrong_balances=await _wrong_balances(experiment, wallets, orders),
+            poisoned=len(targets.poisoned),
+            deadly=_deadly(targets),
+            wrong_poison=_wrong_poison(targets, poison),
+            garbage=len(targets.garbage),
+            garbage_in_record=in_record,
+            queue_was_lost=any(strike.kind.forgets_queue for strike in targets.strikes),
             idle_in_transaction=idle,
+            left_locks=locks,
             leaked_keys=leaked,
             exit_codes=fleet.exit_codes,
-            ended_by_themselves=fleet.ended_by_themselves,
+            deaths=fleet.deaths,
             audit=audited,
         )
+
+
+def _deadly(targets: Targets) -> int:
+    """Count the jobs that were to end their processes."""
+    return sum(DEEDS[one.deed].exit_code is not None for one in targets.poisoned.values())
+
+
+def _wrong_poison(targets: Targets, found: "Sequence[JobOutcome]") -> list[str]:
+    """Return which poison did not end as it must, and how it did."""
+    by_id = {outcome.id: outcome for outcome in found}
+    wrong = []
+    for job_id, poisoned in targets.poisoned.items():
+        deed, outcome = DEEDS[poisoned.deed], by_id.get(job_id)
+        if outcome is None:
+            wrong.append(f"{poisoned.deed} {job_id} is lost")
+        elif (outcome.state, outcome.error) != (deed.state, deed.error) and not (
+            outcome.state == deed.state == "completed"
+        ):
+            ended = f"{outcome.state} by {outcome.error}"
+            wrong.append(f"{poisoned.deed} {job_id} is {ended}, not {deed.state} by {deed.error}")
+    return wrong
 
 
 @asynccontextmanager
@@ -154,41 +207,46 @@ async def _experiment(
                 place.redis_url,
                 pool_size=OWN_CONNECTIONS,
                 application_name="teller-chaos",
+                jobs={**registry(), **JOBS},
             )
         )
-        proxy, proxied = await _proxy(place.database_url)
-        exits.push_async_callback(proxy.stop)
+        database = make_url(place.database_url)
+        if place.is_ours:
+            await make_role(connections.engine)
+            database = database.set(username=WORKERS_ROLE)
+        redis = make_url(place.redis_url)
+        postgres_proxy = CommitProxy(database.host or "127.0.0.1", database.port or 5432)
+        redis_proxy = Proxy(redis.host or "127.0.0.1", redis.port or 6379)
         exits.enter_context(
             environment(
-                DATABASE_URL=proxied,
-                REDIS_URL=place.redis_url,
+                DATABASE_URL=await _through(postgres_proxy, database, exits),
+                REDIS_URL=await _through(redis_proxy, redis, exits),
+                TELLER_CONCURRENCY=str(options.concurrency),
                 TELLER_REPORTS_URL=(place.directory / "reports").as_uri(),
                 TELLER_LOG_LEVEL="INFO",
                 TELLER_HEALTH_PORT="0",  # several workers, and perhaps others on this machine
             )
         )
-        fleet = Fleet(place.directory, options.processes, options.concurrency)
+        fleet = Fleet(place.directory, options.processes)
         exits.push_async_callback(fleet.stop)
         progress = exits.enter_context(workload.progress_bars(console))
         await fleet.start()
         chance = random.Random(options.seed)  # noqa: S311 - as above
-        yield Experiment(
-            options,
-            Targets(
-                fleet, proxy, place.redis_url, connections.engine, place.postgres, place.valkey
-            ),
-            connections,
-            Doors(connections, chance),
-            progress,
-            prefix=f"chaos-{secrets.token_hex(3)}-",
+        prefix = f"chaos-{secrets.token_hex(3)}-"
+        targets = Targets(
+            *(fleet, postgres_proxy, redis_proxy, connections, prefix),
+            postgres=place.postgres,
+            valkey=place.valkey,
         )
+        doors = Doors(connections, chance)
+        yield Experiment(options, targets, connections, doors, progress, prefix)
 
 
-async def _proxy(database_url: str) -> tuple[CommitProxy, str]:
-    url = make_url(database_url)
-    proxy = CommitProxy(url.host or "127.0.0.1", url.port or 5432)
-    proxied = url.set(host="127.0.0.1", port=await proxy.start())
-    return proxy, proxied.render_as_string(hide_password=False)
+async def _through(proxy: Proxy, url: "URL", exits: AsyncExitStack) -> str:
+    """Start a proxy before a server, and return the URL that leads through it."""
+    port = await proxy.start()
+    exits.push_async_callback(proxy.stop)
+    return url.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
 
 
 async def _open_bank(experiment: Experiment) -> list[Wallet]:
@@ -291,6 +349,11 @@ async def _idle(experiment: Experiment) -> int:
     await asyncio.sleep(2 * IDLE_LONGER_THAN.total_seconds())
     async with experiment.connections.sessions() as session:
         return await idle_in_transaction(session, IDLE_LONGER_THAN)
+
+
+async def _left_locks(experiment: Experiment) -> int:
+    async with experiment.connections.sessions() as session:
+        return await left_locks(session, LOCK_CLASS)
 
 
 async def _wrong_balances(

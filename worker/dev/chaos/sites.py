@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,6 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import make_url
 
-from worker.dev.chaos.plan import NEED_OUR_SERVERS, FaultKind
 from worker.dev.servers import EmbeddedError, PostgresServer, Stack, ValkeyServer
 from worker.errors import StartupError
 
@@ -32,10 +31,10 @@ class Site:
     postgres: PostgresServer | None = None
     valkey: ValkeyServer | None = None
 
-    def possible(self, kinds: Iterable[FaultKind]) -> list[FaultKind]:
-        """Return those kinds of fault that can be done here."""
-        ours = self.postgres is not None and self.valkey is not None
-        return [kind for kind in kinds if ours or kind not in NEED_OUR_SERVERS]
+    @property
+    def is_ours(self) -> bool:
+        """Whether the servers were started here, so that anything can be done to them."""
+        return self.postgres is not None and self.valkey is not None
 
 
 @contextmanager
@@ -75,7 +74,7 @@ async def refuse_production(place: Site) -> None:
     Raises:
         StartupError: one is not; the message says how to mark it.
     """
-    if place.postgres is not None and place.valkey is not None:
+    if place.is_ours:
         return
     name = make_url(place.database_url).database or ""
     if not name.endswith(DATABASE_SUFFIXES):

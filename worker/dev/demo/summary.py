@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from worker.tables import add_row
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -72,7 +74,7 @@ def _outcomes(summary: Summary) -> Table:
     table = Table("kind", "became", "because", "jobs")
     table.columns[3].justify = "right"
     for row in summary.tally.rows:
-        table.add_row(row.kind, row.state, row.code or "", f"{row.count:,}")
+        add_row(table, row.kind, row.state, row.code or "", f"{row.count:,}")
     return table
 
 
@@ -80,5 +82,5 @@ def _sums(summary: Summary) -> Table:
     table = Table("currency", "Σ of all balances")
     table.columns[1].justify = "right"
     for currency, total in summary.balances.items():
-        table.add_row(currency, f"{total:,}", style="red" if total else "")
+        add_row(table, currency, f"{total:,}", style="red" if total else "")
     return table

@@ -9,7 +9,8 @@
 --   kind 'back':  the same, and the try does not count
 --   kind 'unrun': the same, of a suspect that never ran: how often processes died is kept
 --   keep_ms: how long the in-progress key outlives the job (0: not at all)
--- Returns the ids of jobs that another worker holds by now.
+-- Returns the ids of jobs that another worker holds by now. An end is written down even where the
+-- queue has become another type of key.
 local worker = ARGV[1]
 local refused = {}
 
@@ -45,7 +46,7 @@ for i = 2, #ARGV, 7 do
   local mine, holder = holds(worker, id, try)
   if mine and kind == 'done' then
     store_result(id, value, ttl_ms, false)
-    redis.call('ZREM', queue, id)
+    read('ZREM', queue, id)
     read('ZREM', ABORTS, id)
     release(id, keep_ms, JOB .. id, RETRY .. id, UNKNOWN .. id, CLAIMS .. id)
   elseif mine then
@@ -58,7 +59,7 @@ for i = 2, #ARGV, 7 do
     else
       release(id, keep_ms, CLAIMS .. id)
     end
-  elseif kind == 'done' and not holder and not redis.call('ZSCORE', queue, id) then
+  elseif kind == 'done' and not holder and not read('ZSCORE', queue, id) then
     -- The queue has forgotten the job (a flush). A client may still wait for the result.
     store_result(id, value, ttl_ms, true)
   else

@@ -14,7 +14,7 @@ for i = 4, #ARGV, 3 do
   local mine, holder = holds(worker, id, ARGV[i + 2])
   if mine and (holder or take_lapsed) then
     redis.call('SET', IN_PROGRESS .. id, worker, 'PX', lease_ms)
-    redis.call('ZADD', queue, 'XX', ends_at, id)
+    read('ZADD', queue, 'XX', ends_at, id)  -- a lease holds whatever became of the queue
   elseif mine then
     lapsed[#lapsed + 1] = id
   else

@@ -1,15 +1,19 @@
 """Servers that only the chaos tests use, since they hurt them."""
 
 import asyncio
+import uuid
 
 import pytest
 
 from db.engine import create_engine, create_sessions
+from jobs import registry
 from worker.app import migrate_database
 from worker.dev.chaos.faults import Targets
 from worker.dev.chaos.fleet import Fleet, environment
-from worker.dev.chaos.proxy import CommitProxy
+from worker.dev.chaos.proxy import CommitProxy, Proxy
+from worker.dev.poison import JOBS
 from worker.dev.servers import Stack
+from worker.dev.workload import connect
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +26,7 @@ def stack(tmp_path_factory):
 
 async def _migrate(url):
     engine = create_engine(url, pool_size=2, application_name="teller-tests")
-    await migrate_database(engine)
+    await migrate_database(engine, jobs={**registry(), **JOBS})
     await engine.dispose()
 
 
@@ -47,7 +51,7 @@ async def fleet(stack, tmp_path):
         "TELLER_REPORTS_URL": (tmp_path / "reports").as_uri(),
         "TELLER_HEALTH_PORT": "0",
     }
-    made = Fleet(tmp_path, size=2, concurrency=8)
+    made = Fleet(tmp_path, size=2)
     with environment(**variables):
         await made.start()
         yield made
@@ -55,8 +59,15 @@ async def fleet(stack, tmp_path):
 
 
 @pytest.fixture
-def targets(stack, own_engine, tmp_path):
+async def targets(stack, tmp_path):
     """Everything but workers."""
-    nobody = Fleet(tmp_path, size=0, concurrency=1)
-    proxy = CommitProxy("127.0.0.1", stack.postgres.port)
-    return Targets(nobody, proxy, stack.redis_url, own_engine, stack.postgres, stack.valkey)
+    nobody = Fleet(tmp_path, size=0)
+    proxies = (CommitProxy("127.0.0.1", stack.postgres.port), Proxy("127.0.0.1", stack.valkey.port))
+    urls = (stack.database_url, stack.redis_url)
+    async with connect(*urls, pool_size=4, application_name="teller-tests") as connections:
+        await connections.redis.flushdb()
+        yield Targets(
+            *(nobody, *proxies, connections, f"test-{uuid.uuid4().hex[:6]}-"),
+            postgres=stack.postgres,
+            valkey=stack.valkey,
+        )

@@ -79,6 +79,7 @@ def test_a_fault_that_does_not_exist_is_named(chaos, marked_database_url):
     assert done.returncode == 2
     assert "earthquake" in done.stderr
     assert "kill-worker" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.timeout(120)

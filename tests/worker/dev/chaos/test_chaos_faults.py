@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +13,17 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
+from db.dev import outcomes_of
 from db.engine import create_engine
+from db.errors import sqlstate_of
+from tests.bank.kit import open_account
 from tests.worker.dev.servers.kit import eventually_gone
 from tests.worker.loop.kit import eventually
-from worker.dev.chaos.faults import INJECTIONS, inject
-from worker.dev.chaos.plan import Fault, FaultKind
+from worker.dev.chaos.faults import KINDS, Fault, inject
+from worker.dev.chaos.faults.environment import WORKERS_ROLE, make_role
 from worker.dev.chaos.sites import MARK
 from worker.dev.servers.processes import is_alive
 
@@ -27,36 +31,33 @@ ROOT = Path(__file__).parents[4]
 
 
 def fault(kind, **changes):
-    return replace(Fault(kind, 0.5, 0.1, 0.0, gentle=True, replies=3), **changes)
-
-
-def test_every_kind_has_its_fault():
-    assert set(INJECTIONS) == set(FaultKind)
+    made = Fault(KINDS[kind], 1, 0.5, 0.1, victim=0.0, force=0.4, gentle=True)
+    return replace(made, **changes)
 
 
 async def test_a_flush_forgets_everything_but_that_it_may(targets):
-    async with Redis.from_url(targets.redis_url) as redis:
-        await redis.set("something", 1)
+    redis = targets.connections.redis
+    await redis.set("something", 1)
 
-        await inject(targets, fault(FaultKind.FLUSH_REDIS))
+    await inject(targets, fault("flush-redis"))
 
-        assert await redis.keys() == [MARK.encode()]
-    assert targets.injected == {FaultKind.FLUSH_REDIS: 1}
+    assert await redis.keys() == [MARK.encode()]
+    assert [strike.kind.name for strike in targets.strikes] == ["flush-redis"]
 
 
 @pytest.mark.parametrize("gentle", [True, False])
 async def test_a_redis_that_was_stopped_comes_back_as_another(targets, gentle):
     before = targets.valkey.pid
 
-    await inject(targets, fault(FaultKind.STOP_REDIS, gentle=gentle))
+    await inject(targets, fault("stop-redis", gentle=gentle))
 
     assert targets.valkey.running
     assert targets.valkey.pid != before
 
 
 async def test_a_redis_that_was_frozen_answers_again(targets):
-    async with Redis.from_url(targets.redis_url, socket_timeout=0.2) as redis:
-        freezing = asyncio.ensure_future(inject(targets, fault(FaultKind.FREEZE_REDIS, hold_s=1.0)))
+    async with Redis.from_url(targets.valkey.url, socket_timeout=0.2) as redis:
+        freezing = asyncio.ensure_future(inject(targets, fault("freeze-redis", hold_s=1.0)))
         await asyncio.sleep(0.2)
         with pytest.raises(RedisTimeoutError):
             await redis.ping()
@@ -72,7 +73,7 @@ async def test_a_postgres_that_was_restarted_has_what_was_committed(targets, own
         await connection.execute(text(f"CREATE TABLE {name} ()"))
     before = targets.postgres.pid
 
-    await inject(targets, fault(FaultKind.RESTART_POSTGRES, gentle=gentle))
+    await inject(targets, fault("restart-postgres", gentle=gentle))
 
     assert targets.postgres.pid != before
     await own_engine.dispose()
@@ -85,7 +86,7 @@ async def test_the_workers_connections_are_ended_and_no_others(targets, stack, o
     async with worker.connect() as theirs, own_engine.connect() as ours:
         await theirs.execute(text("SELECT 1"))
 
-        await inject(targets, fault(FaultKind.KILL_BACKENDS))
+        await inject(targets, fault("kill-backends"))
 
         with pytest.raises(DBAPIError):
             await theirs.execute(text("SELECT 1"))
@@ -94,9 +95,134 @@ async def test_the_workers_connections_are_ended_and_no_others(targets, stack, o
 
 
 async def test_lost_commits_arm_the_proxy(targets):
-    await inject(targets, fault(FaultKind.LOST_COMMIT))
+    await inject(targets, fault("lost-commit"))
 
-    assert targets.proxy.armed == 3
+    assert targets.postgres_proxy.armed == 3
+
+
+async def test_a_frozen_postgres_answers_nothing_until_it_wakes(targets, own_engine):
+    async with own_engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+        freezing = asyncio.ensure_future(inject(targets, fault("freeze-postgres", hold_s=1.0)))
+        await asyncio.sleep(0.2)
+        asked_at = time.monotonic()
+        await connection.execute(text("SELECT 1"))
+
+    assert time.monotonic() - asked_at > 0.5
+    await freezing
+
+
+async def test_a_slow_network_holds_every_message_back_for_a_while(targets):
+    port = await targets.redis_proxy.start()
+    async with Redis(port=port) as redis:
+        await redis.ping()
+        slowing = asyncio.ensure_future(inject(targets, fault("slow-network", force=0.999)))
+        await asyncio.sleep(0)
+        asked_at = time.monotonic()
+        await redis.ping()
+
+        assert time.monotonic() - asked_at > 0.09
+        await slowing
+        assert targets.redis_proxy.latency_s == 0
+    await targets.redis_proxy.stop()
+
+
+@pytest.fixture
+async def workers_engine(stack, own_engine):
+    """What a worker has on servers of our own: no superuser."""
+    async with own_engine.connect() as connection:
+        exists = await connection.scalar(
+            text("SELECT 1 FROM pg_roles WHERE rolname = :name"), {"name": WORKERS_ROLE}
+        )
+    if not exists:
+        await make_role(own_engine)
+    url = make_url(stack.database_url).set(username=WORKERS_ROLE)
+    made = create_engine(
+        url.render_as_string(hide_password=False), pool_size=1, application_name="teller-tests"
+    )
+    yield made
+    await made.dispose()
+
+
+POSTS = text("SELECT count(*) FROM pg_proc WHERE proname = 'post_transfer'")
+
+
+async def test_a_right_is_missing_for_a_while(targets, workers_engine):
+    revoking = asyncio.ensure_future(inject(targets, fault("revoked-grant", hold_s=1.0)))
+
+    async def may_not_read():
+        try:
+            async with workers_engine.connect() as connection:
+                await connection.execute(text("SELECT count(*) FROM accounts"))
+        except DBAPIError as error:
+            return sqlstate_of(error) == "42501"
+        return False
+
+    await eventually(may_not_read)
+    await revoking
+    assert not await may_not_read()
+
+
+async def test_a_function_is_missing_for_a_while(targets, own_engine):
+    losing = asyncio.ensure_future(inject(targets, fault("missing-function", hold_s=1.0)))
+
+    async def is_missing():
+        async with own_engine.connect() as connection:
+            return not await connection.scalar(POSTS)
+
+    await eventually(is_missing)
+    await losing
+    assert not await is_missing()
+
+
+async def test_a_row_is_locked_for_a_while(targets, own_engine, own_sessions):
+    await open_account(own_sessions)
+    locking = asyncio.ensure_future(inject(targets, fault("locked-row", hold_s=1.0)))
+
+    async def is_locked():
+        async with own_engine.connect() as connection:
+            free = await connection.execute(text("SELECT id FROM accounts FOR UPDATE SKIP LOCKED"))
+            count = await connection.scalar(text("SELECT count(*) FROM accounts"))
+            return len(free.all()) < count
+
+    await eventually(is_locked)
+    await locking
+    assert not await is_locked()
+
+
+@pytest.mark.parametrize("victim", [0.0, 0.9], ids=["by Redis", "by a session"])
+@pytest.mark.timeout(120)
+async def test_poison_ends_by_the_worker_that_knows_it_and_nothing_else_does(
+    fleet, targets, own_sessions, victim
+):
+    await inject(targets, fault("poison:nul-in-error", victim=victim, number=int(victim * 10)))
+    (job_id,) = targets.poisoned
+
+    async def ended():
+        async with own_sessions() as session:
+            found = await outcomes_of(session, [job_id])
+        return bool(found) and found[0].state == "dead" and found[0].error == "NulError"
+
+    await eventually(ended)
+
+
+GARBAGE = [name for name in KINDS if name.startswith("garbage:")]
+
+
+@pytest.mark.parametrize("name", GARBAGE)
+@pytest.mark.timeout(120)
+async def test_garbage_is_out_of_redis_and_in_the_record(fleet, targets, own_sessions, name):
+    await fleet.ready()
+
+    await inject(targets, fault(name, number=GARBAGE.index(name)))
+
+    async with own_sessions() as session:
+        found = await outcomes_of(session, targets.garbage)
+    assert {one.state for one in found} <= {"dead"}
+    assert len(found) == len(targets.garbage)
+    redis = targets.connections.redis
+    assert await redis.type("arq:queue") in {b"zset", b"none"}
+    assert not [key async for key in redis.scan_iter("arq:job:*garbage*")]
 
 
 async def test_a_worker_that_is_killed_is_replaced(fleet):
@@ -109,7 +235,7 @@ async def test_a_worker_that_is_killed_is_replaced(fleet):
         return len(now) == len(before) and now != before
 
     await eventually(replaced)
-    assert (fleet.started, fleet.ended_by_themselves) == (3, 0)
+    assert (fleet.started, fleet.deaths.total()) == (3, 0)
 
 
 async def test_workers_drain_and_say_so_by_their_exit_codes(fleet):
@@ -127,7 +253,7 @@ from worker.dev.chaos.fleet import Fleet, environment
 from worker.dev.servers import processes
 
 async def main():
-    fleet = Fleet(Path(sys.argv[1]), size=2, concurrency=1)
+    fleet = Fleet(Path(sys.argv[1]), size=2)
     with environment():
         await fleet.start()
     one, other = (member.process.pid for member in fleet.members)

@@ -2,20 +2,25 @@
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.dev.chaos.plan import HOLD_S, REPLIES_LOST_MAX, FaultKind, schedule
+from worker.cli.chaos import JOBS_PER_FAULT
+from worker.dev.chaos.faults import KINDS, UnknownFaultError, find
+from worker.dev.chaos.faults.servers import LONG_FREEZE_S
+from worker.dev.chaos.plan import schedule
+from worker.dev.poison import DEEDS
 from worker.loop import Worker
 
 seeds = st.integers(0, 2**32)
-kinds = st.sets(st.sampled_from(FaultKind), min_size=1)
+kinds = st.sets(st.sampled_from(list(KINDS.values())), min_size=1)
 counts = st.integers(1, 300)
 
 
 @given(seeds, kinds, counts)
 def test_a_seed_makes_the_same_plan_again(seed, some, count):
-    assert schedule(seed, some, count) == schedule(seed, sorted(some, reverse=True), count)
+    assert schedule(seed, some, count) == schedule(seed, list(some)[::-1], count)
 
 
 @given(seeds, kinds, counts)
@@ -38,14 +43,21 @@ def test_faults_come_in_order_while_there_is_something_to_break(seed, some, coun
 @given(seeds, kinds, counts)
 def test_everything_about_a_fault_is_within_its_bounds(seed, some, count):
     for fault in schedule(seed, some, count):
-        shortest, longest = HOLD_S.get(fault.kind, (0.0, 0.0))
+        shortest, longest = fault.kind.hold_s
         assert shortest <= fault.hold_s <= longest
         assert 0 <= fault.victim < 1
-        assert 1 <= fault.replies <= REPLIES_LOST_MAX
+        assert 0 <= fault.force < 1
+
+
+def test_the_first_freeze_of_a_long_run_outlasts_every_time_limit():
+    plan = schedule(7, [KINDS["freeze-postgres"]], 5, is_long=True)
+
+    assert plan[0].hold_s >= LONG_FREEZE_S[0]
+    assert all(fault.hold_s <= fault.kind.hold_s[1] for fault in plan[1:])
 
 
 def test_two_seeds_make_two_plans():
-    assert schedule(1, FaultKind, 60) != schedule(2, FaultKind, 60)
+    assert schedule(1, KINDS.values(), 60) != schedule(2, KINDS.values(), 60)
 
 
 def test_no_kinds_no_faults():
@@ -53,4 +65,21 @@ def test_no_kinds_no_faults():
 
 
 def test_a_frozen_worker_wakes_up_after_its_lease():
-    assert HOLD_S[FaultKind.FREEZE_WORKER][0] > Worker.lease_s
+    assert KINDS["freeze-worker"].hold_s[0] > Worker.lease_s
+
+
+def test_the_run_of_every_commit_has_room_for_every_kind():
+    assert len(KINDS) <= 10_000 // JOBS_PER_FAULT
+
+
+def test_a_group_stands_for_all_of_its_kinds():
+    assert {kind.name for kind in find(["poison"])} == {f"poison:{deed}" for deed in DEEDS}
+    assert [kind.name for kind in find(["poison:segfault", "flush-redis"])] == [
+        "flush-redis",
+        "poison:segfault",
+    ]
+
+
+def test_a_kind_that_does_not_exist_is_refused_in_one_sentence():
+    with pytest.raises(UnknownFaultError, match="'earthquake' is no kind of fault: those are kill"):
+        find(["flush-redis", "earthquake"])

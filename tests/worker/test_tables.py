@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from worker.cli._tables import add_row, json_text
+from worker.tables import add_row, json_text
 
 HOSTILE = [
     "order-[/x]-1",
