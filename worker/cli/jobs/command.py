@@ -1,4 +1,4 @@
-"""List jobs, show one, retry dead ones, cancel queued ones."""
+"""List jobs, show one, retry dead ones, cancel queued ones; watch a batch."""
 
 import asyncio
 import sys
@@ -28,6 +28,7 @@ from jobs._services import open_dry_services
 from jobs._wire import job_id_of
 from worker.cli._connections import Connections, open_connections
 from worker.cli._options import UsageError, command_line, confirm, parse_since
+from worker.cli.jobs import batch as batches
 from worker.cli.jobs.cancel import Canceller
 from worker.cli.jobs.retry import Replayer
 from worker.cli.jobs.tables import (
@@ -145,6 +146,44 @@ def cancel(  # noqa: PLR0913 - the options of a command line
     """
     which = _choice(ids, Filter("queued", kind, _since(since), error), every=every)
     _run(_cancel(ids, which, reason, yes=yes))
+
+
+@app.command()
+def batch(  # noqa: PLR0913 - the options of a command line
+    batch_id: Annotated[UUID, typer.Argument(metavar="ID")],
+    *,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Show its progress until it is over.")
+    ] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel what has not ended.")] = False,
+    reason: Reason = "cancelled by an operator",
+    json: Json = False,
+    yes: Yes = False,
+) -> None:
+    """Show how far a batch is, wait for its end, or cancel the whole of it."""
+    if wait and cancel:
+        raise UsageError("give --wait or --cancel, not both")
+    _run(_batch(batch_id, reason if cancel else None, wait=wait, json=json, yes=yes))
+
+
+async def _batch(
+    batch_id: UUID, cancel_reason: str | None, *, wait: bool, json: bool, yes: bool
+) -> int:
+    async with open_connections("jobs", pool_size=CONNECTIONS) as opened:
+        one = batches.batch_of(opened, batch_id)
+        status = await batches.status_of(one)
+        if cancel_reason is not None:
+            if not yes:
+                confirm(f"cancel {status.queued:,} queued jobs of this batch?")
+            status = await one.cancel(cancel_reason)
+        elif wait:
+            status = await batches.watch(one)
+    if json:
+        typer.echo(json_text(batches.as_dict(status)))
+    else:
+        typer.echo(batches.told(status))
+    unwanted = status.queued > 0 if cancel_reason is not None else status.state == "cancelled"
+    return NOT_DONE if unwanted else 0
 
 
 async def _list(which: Filter, before: Position | None, limit: int, *, json: bool) -> int:
