@@ -11,6 +11,9 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { command -v "$$python"; break; }; done)
 
+# The checks and tests start hundreds of interpreters: without bytecode each would compile anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.ok
@@ -32,12 +35,12 @@ demo: $(STAMP) ## start PostgreSQL, Valkey and workers, and watch them work
 bench: $(STAMP) ## measure throughput and latency on this machine
 	@$(PY) -m tests.bench $(ARGS)
 
-# A file stays in one process, in the order of the tree: files of one long test do not come last.
+# A file stays in one process; files with slow tests come first (tests/conftest.py).
 # Each process has its own servers, hence the bound.
 ON_ALL_CORES := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 ##@ Check it
-.PHONY: test test-fast check check-rest format lint types imports lock-check generated chaos fuzz mutants without-bank image-check
+.PHONY: test test-fast check check-rest format lint types imports lock-check generated chaos thorough fuzz mutants without-bank image-check
 test: $(STAMP) ## run the tests, on all cores
 	@$(PY) -m pytest $(ON_ALL_CORES) $(ARGS)
 
@@ -76,6 +79,9 @@ lock-check: $(STAMP) ## do the locks still fit pyproject.toml?
 
 chaos: $(STAMP) ## 10,000 transfers while workers and servers are killed, then the audit
 	@$(PY) -m worker chaos --seed 1 --jobs 10000 $(ARGS)
+
+thorough: $(STAMP) ## try ten times the examples that make test tries
+	@TELLER_THOROUGH=1 $(PY) -m pytest $(ON_ALL_CORES) -m examples $(ARGS)
 
 fuzz: $(STAMP) ## 100,000 hostile messages, and a healthy job every hundredth
 	@$(PY) -m tests.fuzz --messages 100000 --seed 1 $(ARGS)
