@@ -120,7 +120,7 @@ async def test_a_wish_that_cannot_be_granted_is_rejected_with_a_code(
     assert left == 0
 
 
-async def test_two_thousand_transfers_among_four_accounts_leave_the_books_whole(
+async def test_hundreds_of_transfers_among_four_accounts_leave_the_books_whole(
     settings, client, sessions
 ):
     """16 at a time, a fifth of them crossing pairs, a tenth sent twice under the same id."""
@@ -129,7 +129,7 @@ async def test_two_thousand_transfers_among_four_accounts_leave_the_books_whole(
         before = await Store(session).ledger.balance_sums()
 
     orders = []
-    for number in range(2_000):
+    for number in range(400):
         payer, payee = accounts[number % 4], accounts[(number * 7 + 1 + number // 4) % 4]
         if number % 5 == 0:
             payer, payee = accounts[number // 5 % 2], accounts[1 - number // 5 % 2]
@@ -148,7 +148,7 @@ async def test_two_thousand_transfers_among_four_accounts_leave_the_books_whole(
             # The same job under another Redis id: what a client does that lost the answer.
             await client.enqueue_job("transfer_funds", payload, _job_id=str(job_id_of(key)))
 
-    await work_off(settings, max_jobs=16, queue_read_limit=3_000)
+    await work_off(settings, max_jobs=16, queue_read_limit=600)
 
     async with sessions() as session:
         assert await Store(session).ledger.balance_sums() == before
@@ -172,5 +172,5 @@ async def test_two_thousand_transfers_among_four_accounts_leave_the_books_whole(
             {"ids": [job_id_of(key) for key, *_ in orders]},
         )
     assert set(states) <= {"completed", "rejected"}
-    assert sum(states.values()) == 2_000
+    assert sum(states.values()) == len(orders)
     assert doubled == 0

@@ -28,7 +28,10 @@ from pydantic import (
 )
 
 from jobs import Payload, registry
+from tests.examples import examples
 from worker.cli.contract.jobs_page import resolved
+
+pytestmark = pytest.mark.examples
 
 ID = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"
 
@@ -299,7 +302,7 @@ def test_both_read_a_payload_alike(connection, payload):
     schema = payload.model_json_schema()
 
     @settings(
-        max_examples=600,
+        max_examples=examples(600),
         deadline=None,
         derandomize=True,
         database=None,
@@ -343,7 +346,7 @@ def test_every_field_is_read_alike_when_only_it_differs(connection, name):
     schema = Everything.model_json_schema()
     assert verdicts(connection, Everything, VALID) == (None, None)
 
-    @settings(max_examples=200, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=examples(200), deadline=None, derandomize=True, database=None)
     @given(near(schema["properties"][name], schema))
     def check(value):
         fault, error = verdicts(connection, Everything, {**VALID, name: value})

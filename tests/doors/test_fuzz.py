@@ -14,16 +14,17 @@ from sqlalchemy import text
 from db.engine import create_engine, create_sessions
 from jobs import Client, ClientError, Request, parse_payload
 from jobs._wire import job_id_of
+from tests.examples import examples
 from tests.letters import in_the_folder
 from tests.worker.running import running_worker
 from worker.cli.enqueue.keys import Keys
 from worker.cli.enqueue.lines import BadLine, JobLine, Line, parse_line
 from worker.execution.serializer import MALFORMED, JobReader
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.examples]
 
 FUZZ = settings(
-    max_examples=2_500,  # of four doors: 10,000 in all
+    max_examples=examples(2_500),  # of four doors: 10,000 in all
     deadline=None,
     derandomize=True,
     database=None,
@@ -170,7 +171,7 @@ async def test_whatever_arrives_by_redis_ends_in_postgresql(
     """Hundreds of bodies, most of them no job, worked off by a whole worker."""
     bodies = []
 
-    @settings(FUZZ, max_examples=1_000)
+    @settings(FUZZ, max_examples=examples(1_000))
     @given(BODIES)
     def collect(body):
         bodies.append(body)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs import Cron, Every, Payload, Schedule, job, registry
+from tests.examples import examples
 from worker.maintenance.cron import ScheduleError, checked_schedules, instants
 
 ZONES = sorted(available_timezones() - {"localtime", "Factory"})
@@ -98,7 +99,8 @@ def members(field, stop):
     return set(map(int, field.split(",")))
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.examples
+@settings(max_examples=examples(150), deadline=None)
 @given(places(), minute_sets, hour_sets, st.integers(-300, 60))
 def test_at_every_change_of_every_clock_runs_are_the_ones_that_the_wall_shows(
     place, minute, hour, start_minutes
@@ -120,7 +122,8 @@ def test_at_every_change_of_every_clock_runs_are_the_ones_that_the_wall_shows(
     assert made == wanted
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.examples
+@settings(max_examples=examples(200), deadline=None)
 @given(places(), minute_sets, hour_sets, st.integers(-300, 60), st.integers(1, 40))
 def test_going_on_from_any_run_gives_the_same_runs(place, minute, hour, start_minutes, cut):
     name, change = place

@@ -242,8 +242,8 @@ async def _all_released(sessions, ids):
 async def test_a_job_runs_at_one_worker_however_long_it_takes(
     settings, sessions, valkey, post, monkeypatch
 ):
-    monkeypatch.setattr(module, "LEASE", timedelta(seconds=2))
-    monkeypatch.setattr(module, "RENEW_INTERVAL_S", 0.2)
+    monkeypatch.setattr(module, "LEASE", timedelta(seconds=1))
+    monkeypatch.setattr(module, "RENEW_INTERVAL_S", 0.1)
     await asyncio.to_thread(valkey.kill)
     post.open.clear()
     job_id = await accept(sessions)

@@ -254,7 +254,7 @@ async def test_a_sweep_reads_neither_what_is_sent_nor_what_is_due_tomorrow(relay
                 "FROM generate_series(1, :each), "
                 "  (VALUES (true, 0), (false, 1), (true, 1)) AS sort (sent, tomorrow)"
             ),
-            {"each": 100_000},
+            {"each": 20_000},
         )
         await session.execute(text("ANALYZE jobs"))
 

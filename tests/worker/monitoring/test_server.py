@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from worker.monitoring.events import Events
 from worker.monitoring.http import server as server_module
 from worker.monitoring.http.pages import Page, json_page
@@ -160,7 +161,8 @@ almost_http = st.builds(
 
 # Ten thousand requests: two thousand examples of five.
 @pytest.mark.slow
-@settings(max_examples=2_000, deadline=None)
+@pytest.mark.examples
+@settings(max_examples=examples(2_000), deadline=None)
 @given(st.lists(almost_http | st.binary(max_size=200), min_size=5, max_size=5))
 def test_no_bytes_at_all_get_a_500_or_end_the_server(serving, requests):
     for request in requests:

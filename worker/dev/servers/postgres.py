@@ -30,6 +30,13 @@ _BUILTIN_LOCALE_SINCE = 17
 _OLDER_LOCALE = ("--locale=C",)
 # The line of postmaster.pid that says what the server is doing; pg_ctl reads it too.
 _STATUS_LINE = 7
+# What spares waiting and writing; with synchronous_commit off, `kill()` would lose commits.
+_NOT_DURABLE = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": 0,
+}
 
 
 class PostgresServer(Server):
@@ -84,8 +91,7 @@ class PostgresServer(Server):
             "deadlock_timeout": "200ms",
             "timezone": "UTC",
             "log_timezone": "UTC",
-            # Only what costs waiting: with synchronous_commit off, `kill()` would lose commits.
-            "fsync": "on" if self._durable else "off",
+            **({} if self._durable else _NOT_DURABLE),
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         program = str(self._binaries / _PROGRAM)

@@ -11,6 +11,8 @@ from sqlalchemy import make_url
 
 from worker.dev.chaos.sites import MARK
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[4]
 ANYWHERE = "kill-worker,flush-redis,kill-backends,lost-commit"
 
@@ -87,7 +89,7 @@ def test_on_given_servers_it_does_what_is_possible_there_and_nothing_is_lost(
     chaos, marked_database_url, marked_redis
 ):
     done = chaos(
-        *("--seed", "5", "--jobs", "300", "--count", "6"),
+        *("--seed", "5", "--jobs", "100", "--count", "4"),
         *("--faults", f"{ANYWHERE},stop-redis"),
         database_url=marked_database_url,
     )

@@ -27,6 +27,8 @@ from worker.dev.chaos.faults.environment import WORKERS_ROLE, make_role
 from worker.dev.chaos.sites import MARK
 from worker.dev.servers.processes import is_alive
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[4]
 
 

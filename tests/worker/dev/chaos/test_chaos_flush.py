@@ -14,7 +14,9 @@ from worker.app import create_worker
 from worker.dev.workload import Wallet, transfer
 from worker.settings import Settings
 
-JOBS = 5_000
+pytestmark = pytest.mark.slow
+
+JOBS = 1_000
 BATCH = 500
 LONGEST_S = 100.0
 
@@ -30,7 +32,7 @@ async def quiet_worker(new_database_url, redis_url):
 
 
 @pytest.mark.timeout(180)
-async def test_five_thousand_jobs_survive_flushall(new_database_url, redis, quiet_worker):
+async def test_a_thousand_jobs_survive_flushall(new_database_url, redis, quiet_worker):
     engine = create_engine(new_database_url, pool_size=4, application_name="teller-tests")
     sessions = create_sessions(engine)
     payers = [await open_account(sessions, balance="1000.00") for _ in range(16)]

@@ -14,6 +14,8 @@ from tests.worker.loop.kit import eventually
 from worker.dev.servers import processes
 from worker.dev.workload import Wallet, transfer
 
+pytestmark = pytest.mark.slow
+
 JOBS = 12
 IN_PROGRESS = "arq:in-progress:"
 # A frozen worker's transaction ends 10 s after it got the lock that it never knew of.
