@@ -51,7 +51,7 @@ class Databases:
     def __init__(self, server_url):
         self.server_url = server_url
         # The default writes every page to the WAL: here that takes ten times as long.
-        version = int(self._fetch("SHOW server_version_num"))
+        version = int(self.execute("SHOW server_version_num"))
         self._how = "STRATEGY FILE_COPY" if version >= 150_000 else ""
         self.template = self.create()
         asyncio.run(_migrate(self.url(self.template)))
@@ -61,16 +61,16 @@ class Databases:
 
     def create(self, template="template1"):
         name = f"teller_test_{uuid.uuid4().hex[:12]}"
-        self._fetch(f'CREATE DATABASE "{name}" TEMPLATE "{template}" {self._how}')
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" {self._how}')
         return name
 
     def copy(self):
         return self.create(self.template)
 
     def drop(self, name):
-        self._fetch(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
-    def _fetch(self, statement):
+    def execute(self, statement):
         async def run():
             connection = await asyncpg.connect(self.server_url)
             try:

@@ -165,7 +165,7 @@ async def test_a_database_of_another_encoding_is_refused_before_anything_is_made
     name = "teller_test_" + encoding.lower()
     await asyncio.to_thread(databases.drop, name)
     create = f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
-    await asyncio.to_thread(databases._execute, create)
+    await asyncio.to_thread(databases.execute, create)
     engine = await engine_of(databases.url(name))
     try:
         with pytest.raises(UnsuitableDatabaseError, match=f"encoding is {encoding}.*UTF8"):
