@@ -16,7 +16,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import follow_ups, loop, memory, peers, picture, relay, reports, transfers
+from tests.bench import batches, follow_ups, loop, memory, peers, picture, relay, reports, transfers
 from tests.bench.loop import Row
 from worker.dev.servers import Stack
 from worker.dev.servers.programs import postgres_binaries
@@ -36,6 +36,7 @@ PARTS: Final[dict[str, Callable[[Stack, bool], list[Row]]]] = {
     ),
     "relay": lambda stack, smoke: [asyncio.run(relay.rebuilt(stack, smoke=smoke))],
     "follow-ups": lambda stack, smoke: [asyncio.run(follow_ups.chained(stack, smoke=smoke))],
+    "batches": lambda stack, smoke: [asyncio.run(batches.ended(stack, smoke=smoke))],
     "peers": lambda stack, smoke: peers.rows(
         stack.redis_url, stack.database_url, peers.SMOKE if smoke else peers.FULL
     ),

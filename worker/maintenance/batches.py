@@ -29,7 +29,7 @@ FIRED_MAX: Final = 100
 IDLE_PAUSE_S: Final = 1.0
 OPEN_PAUSE_S: Final = 0.25
 """Between two looks while a batch is open."""
-LOOKING_PART_MAX: Final = 0.1
+LOOKING_PART_MAX: Final = 0.25
 """Of its time: where very many batches are open, a look takes long, and the next comes later."""
 RING_TIMEOUT_S: Final = 2.0
 
