@@ -12,6 +12,8 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from db.models import NOT_PAUSED
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -21,7 +23,7 @@ BEGINNING: Final = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
 """The position before every job."""
 
 SWEEP_LOCK_ID: Final = 7_311_200_001
-"""The advisory lock of the one relay that sweeps this database."""
+"""With a queue's name, the advisory lock of the one relay that sweeps this queue."""
 
 SENT_WHOLE_BYTES_MAX: Final = 4_096
 """A larger payload is not sent: the job goes by its id alone, so that a batch has a bounded size.
@@ -41,23 +43,24 @@ class Unsent:
     """The text of the payload as PostgreSQL writes it; None where it is too large to be sent."""
     run_at: datetime
     enqueued_at: datetime
+    queue: str
 
 
 UNSENT_COLUMNS: Final = f"""jobs.id, jobs.redis_id, jobs.kind,
     CASE WHEN octet_length(jobs.payload::text) <= {SENT_WHOLE_BYTES_MAX}
          THEN jobs.payload::text END,
-    jobs.run_at, jobs.enqueued_at"""
+    jobs.run_at, jobs.enqueued_at, jobs.queue"""
 """What an `Unsent` is read from."""
 
 # Ends with the transaction: behind a pooler, one of the session would stay for ever.
-TRY_TO_LEAD = text("SELECT pg_try_advisory_xact_lock(:id)")
+TRY_TO_LEAD = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:queue, :id))")
 
 # SKIP LOCKED: a job that is about to end holds its own row. What was sent long ago is found by the
 # later of its two times, so that a job whose time is far off is not read again and again.
 TAKE_UNSENT = text(f"""
     WITH fresh AS (
         SELECT id FROM jobs
-        WHERE state = 'queued' AND dispatched_at IS NULL
+        WHERE queue = :queue AND state = 'queued' AND dispatched_at IS NULL AND {NOT_PAUSED}
           AND run_at < now() + CAST(:ahead AS interval)
           AND enqueued_at < now() - CAST(:grace AS interval)
           AND (leased_by IS NULL OR run_at <= now())
@@ -65,7 +68,7 @@ TAKE_UNSENT = text(f"""
         FOR UPDATE SKIP LOCKED
     ), stale AS (
         SELECT id FROM jobs
-        WHERE state = 'queued' AND dispatched_at IS NOT NULL
+        WHERE queue = :queue AND state = 'queued' AND dispatched_at IS NOT NULL AND {NOT_PAUSED}
           AND greatest(run_at, dispatched_at) < now() - CAST(:resend_after AS interval)
         ORDER BY greatest(run_at, dispatched_at) LIMIT :limit
         FOR UPDATE SKIP LOCKED
@@ -79,7 +82,8 @@ TAKE_UNSENT = text(f"""
 
 PAGE_OF_QUEUED = text(f"""
     SELECT {UNSENT_COLUMNS} FROM jobs
-    WHERE state = 'queued' AND run_at < now() + CAST(:ahead AS interval)
+    WHERE queue = :queue AND state = 'queued' AND run_at < now() + CAST(:ahead AS interval)
+      AND {NOT_PAUSED}
       AND (run_at, id) > (:run_at, :id)
       AND (leased_by IS NULL OR run_at <= now())
     ORDER BY run_at, id LIMIT :limit
@@ -98,10 +102,10 @@ MARK_SENT = text("""
     WHERE jobs.id = sent.id
 """)
 
-FORGET_SENT = text("""
+FORGET_SENT = text(f"""
     WITH later AS (
         SELECT id FROM jobs
-        WHERE state = 'queued' AND dispatched_at IS NOT NULL
+        WHERE queue = :queue AND state = 'queued' AND dispatched_at IS NOT NULL AND {NOT_PAUSED}
           AND greatest(run_at, dispatched_at) >= now() + CAST(:ahead AS interval)
         LIMIT :limit
         FOR UPDATE SKIP LOCKED
@@ -109,18 +113,20 @@ FORGET_SENT = text("""
         UPDATE jobs SET dispatched_at = NULL FROM later WHERE jobs.id = later.id RETURNING 1
     )
     SELECT count(*) FROM forgotten
-""")
+""")  # noqa: S608 - nothing but our own condition
 
 
 class Dispatch:
-    """The jobs to be sent, as one session sees them."""
+    """The jobs of one queue that are to be sent, as one session sees them."""
 
-    def __init__(self, session: "AsyncSession") -> None:
+    def __init__(self, session: "AsyncSession", queue: str) -> None:
         self._session = session
+        self._queue = queue
 
     async def try_to_lead(self) -> bool:
-        """Become the one relay that sweeps until the transaction ends; False if another is it."""
-        return bool(await self._session.scalar(TRY_TO_LEAD, {"id": SWEEP_LOCK_ID}))
+        """Become the queue's one relay that sweeps until the transaction ends; else False."""
+        lock = {"queue": self._queue, "id": SWEEP_LOCK_ID}
+        return bool(await self._session.scalar(TRY_TO_LEAD, lock))
 
     async def take_unsent(
         self, limit: int, *, ahead: timedelta, grace: timedelta, resend_after: timedelta
@@ -133,7 +139,13 @@ class Dispatch:
             grace: how long the client that accepted a job is left to send it itself.
             resend_after: when a job that was sent, and could have run since, is sent again.
         """
-        bounds = {"limit": limit, "ahead": ahead, "grace": grace, "resend_after": resend_after}
+        bounds = {
+            "queue": self._queue,
+            "limit": limit,
+            "ahead": ahead,
+            "grace": grace,
+            "resend_after": resend_after,
+        }
         rows = await self._session.execute(TAKE_UNSENT, bounds)
         return [Unsent(*row) for row in rows]
 
@@ -142,7 +154,13 @@ class Dispatch:
     ) -> "Sequence[Unsent]":
         """Return the next queued jobs in order of time, from a position on."""
         run_at, job_id = after
-        page = {"run_at": run_at, "id": job_id, "limit": limit, "ahead": ahead}
+        page = {
+            "queue": self._queue,
+            "run_at": run_at,
+            "id": job_id,
+            "limit": limit,
+            "ahead": ahead,
+        }
         return [Unsent(*row) for row in await self._session.execute(PAGE_OF_QUEUED, page)]
 
     async def mark_sent(self, ids: "Sequence[UUID]", *, fresh: timedelta) -> None:
@@ -157,6 +175,6 @@ class Dispatch:
         Returns:
             How many there were; where it is `limit`, there may be more.
         """
-        bounds = {"limit": limit, "ahead": ahead}
+        bounds = {"queue": self._queue, "limit": limit, "ahead": ahead}
         forgotten: int = await self._session.scalar(FORGET_SENT, bounds)
         return forgotten

@@ -43,12 +43,15 @@ class Verdict:
     message: str | None
     hint: str | None
     """What to do about it."""
+    queue: str | None
+    """The queue that the job waits in."""
 
 
 # `try_enqueue_job` returns a refusal instead of raising it, so one bad candidate spoils none of the
 # others. Text that jsonb cannot hold becomes NULL here, which is refused too.
 TRY_ENQUEUE: Final = text("""
-    SELECT answer.id, answer.created, answer.fault, answer.message, answer.hint
+    SELECT answer.id, answer.created, answer.fault, answer.message, answer.hint,
+           answer.queue
     FROM unnest(CAST(:kinds AS text[]), CAST(:payloads AS text[]), CAST(:keys AS text[]),
                 CAST(:run_ats AS timestamptz[]))
       WITH ORDINALITY AS candidate (kind, payload, key, run_at, position)

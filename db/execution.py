@@ -35,6 +35,8 @@ class JobRef:
     enqueued_at: datetime
     redis_id: str | None = None
     """The id a Redis client chose, where it is not the row's own."""
+    queue: str = "default"
+    """The queue that it came from, by name: where it runs again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +98,9 @@ class Failure:
 # then another delivery was first, and the transaction of this one must roll back.
 FINISH: Final = clean("""
     INSERT INTO jobs AS j (id, kind, payload, state, result, enqueued_at, run_at,
-                           finished_at, redis_id, purgeable)
+                           finished_at, redis_id, queue, purgeable)
     VALUES ($1, $2, $3::jsonb, $4, $5::jsonb, $6, $6,
-            clock_timestamp(), $7, $8)
+            clock_timestamp(), $7, $8, $9)
     ON CONFLICT (id) DO UPDATE
     SET state = excluded.state, result = excluded.result, finished_at = excluded.finished_at,
         purgeable = excluded.purgeable, conflicts = 0, crashes = 0, blocked_since = NULL,
@@ -119,8 +121,8 @@ FIND = text("""
 
 # The queue has it: that is where it came from.
 OPEN = text("""
-    INSERT INTO jobs (id, kind, payload, enqueued_at, run_at, dispatched_at, redis_id)
-    VALUES (:id, :kind, CAST(:payload AS jsonb), :enqueued_at, clock_timestamp(),
+    INSERT INTO jobs (id, kind, payload, queue, enqueued_at, run_at, dispatched_at, redis_id)
+    VALUES (:id, :kind, CAST(:payload AS jsonb), :queue, :enqueued_at, clock_timestamp(),
             clock_timestamp(), :redis_id)
     ON CONFLICT (id) DO NOTHING
 """)
@@ -133,8 +135,9 @@ CANCEL = text("SELECT cancel_job(:id, :reason)")
 
 # Every later delivery meets it.
 TOMBSTONE = text("""
-    INSERT INTO jobs (id, kind, payload, state, result, enqueued_at, run_at, finished_at, redis_id)
-    VALUES (:id, :kind, CAST(:payload AS jsonb), 'cancelled',
+    INSERT INTO jobs (id, kind, payload, queue, state, result, enqueued_at, run_at, finished_at,
+                      redis_id)
+    VALUES (:id, :kind, CAST(:payload AS jsonb), :queue, 'cancelled',
             jsonb_build_object('reason', CAST(:reason AS text)), :enqueued_at, :enqueued_at,
             clock_timestamp(), :redis_id)
     ON CONFLICT (id) DO NOTHING
@@ -150,9 +153,10 @@ FITS_ANOTHER_VERSION = text("""
 
 # `blocked_since` is when the job was first blocked, whatever blocks it now.
 NOTE = text("""
-    INSERT INTO jobs AS j (id, kind, payload, state, errors, attempts, conflicts, blocked_since,
-                           blocked_by, enqueued_at, run_at, dispatched_at, finished_at, redis_id)
-    VALUES (:id, :kind, CAST(:payload AS jsonb), :state, CAST(:errors AS jsonb), :attempts,
+    INSERT INTO jobs AS j (id, kind, payload, queue, state, errors, attempts, conflicts,
+                           blocked_since, blocked_by, enqueued_at, run_at, dispatched_at,
+                           finished_at, redis_id)
+    VALUES (:id, :kind, CAST(:payload AS jsonb), :queue, :state, CAST(:errors AS jsonb), :attempts,
             :conflicts, CASE WHEN CAST(:blocked_by AS text) IS NULL THEN NULL
                              ELSE clock_timestamp() END,
             :blocked_by, :enqueued_at, clock_timestamp() + :delay, clock_timestamp(),
@@ -172,8 +176,8 @@ NOTE = text("""
 """)
 
 POSTPONE = text("""
-    INSERT INTO jobs AS j (id, kind, payload, enqueued_at, run_at, dispatched_at, redis_id)
-    VALUES (:id, :kind, CAST(:payload AS jsonb), :enqueued_at, clock_timestamp() + :delay,
+    INSERT INTO jobs AS j (id, kind, payload, queue, enqueued_at, run_at, dispatched_at, redis_id)
+    VALUES (:id, :kind, CAST(:payload AS jsonb), :queue, :enqueued_at, clock_timestamp() + :delay,
             clock_timestamp(), :redis_id)
     ON CONFLICT (id) DO UPDATE
     SET run_at = excluded.run_at, conflicts = 0, crashes = 0, blocked_since = NULL,
@@ -216,7 +220,7 @@ class Record:
             )
         row = (job.id, job.kind, job.payload_json, state, stored, job.enqueued_at, job.redis_id)
         driver = await driver_of(self._session)
-        return await driver.fetchval(FINISH, *row, purgeable) is not None
+        return await driver.fetchval(FINISH, *row, job.queue, purgeable) is not None
 
     async def find(self, job: JobRef) -> Stored | None:
         """Return what is stored under the job's id, or None."""
@@ -309,4 +313,5 @@ def _row(job: JobRef) -> dict[str, Any]:
         "payload": job.payload_json,
         "enqueued_at": job.enqueued_at,
         "redis_id": job.redis_id,
+        "queue": job.queue,
     }

@@ -22,6 +22,8 @@ class KindTerms:
     """On what terms the database accepts a kind: each is the column of `job_kinds` of its name."""
 
     payload_schema: dict[str, Any]
+    queue: str = "default"
+    """The queue that its jobs wait in."""
     unique_for: timedelta | None = None
     """For how long a job of this payload is the only one; None: without bound, several."""
     replaces: bool = False

@@ -13,6 +13,8 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from db.models import NOT_PAUSED
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
@@ -30,23 +32,30 @@ def _claim(condition: str) -> str:
     return f"""
         WITH due AS (
             SELECT id FROM jobs
-            WHERE state = 'queued' AND run_at <= now() AND {condition}
+            WHERE state = 'queued' AND run_at <= now() AND {NOT_PAUSED} AND {condition}
             ORDER BY run_at, id LIMIT :limit
             FOR UPDATE SKIP LOCKED
         )
         {_LEASE} FROM due WHERE jobs.id = due.id
-        RETURNING jobs.id, jobs.redis_id, jobs.kind, jobs.attempts, jobs.crashes - 1
+        RETURNING jobs.id, jobs.redis_id, jobs.kind, jobs.queue, jobs.attempts, jobs.crashes - 1
     """  # noqa: S608 - conditions of our own
 
 
-CLAIM = text(_claim("crashes = 0"))
-CLAIM_UNSENT = text(_claim("crashes = 0 AND dispatched_at IS NULL"))
-CLAIM_SUSPECT = text(_claim("crashes > 0"))
-CLAIM_UNSENT_SUSPECT = text(_claim("crashes > 0 AND dispatched_at IS NULL"))
+# One queue at a time, whose index then has the order.
+CLAIM = text(_claim("queue = :queue AND crashes = 0"))
+CLAIM_UNSENT = text(_claim("queue = :queue AND crashes = 0 AND dispatched_at IS NULL"))
+CLAIM_SUSPECT = text(_claim("queue = ANY(:queues) AND crashes > 0"))
+CLAIM_UNSENT_SUSPECT = text(
+    _claim("queue = ANY(:queues) AND crashes > 0 AND dispatched_at IS NULL")
+)
 
-SUSPECT_IS_DUE = text("""
-    SELECT EXISTS (SELECT FROM jobs WHERE state = 'queued' AND crashes > 0 AND run_at <= now())
-""")
+SUSPECT_IS_DUE = text(f"""
+    SELECT EXISTS (
+      SELECT FROM jobs
+      WHERE queue = ANY(:queues) AND state = 'queued' AND crashes > 0 AND run_at <= now()
+        AND {NOT_PAUSED}
+    )
+""")  # noqa: S608 - a condition of our own
 
 LEASE_RUNNING = text(f"""
     WITH running AS (
@@ -90,6 +99,7 @@ class Leased:
     id: UUID
     redis_id: str | None
     kind: str
+    queue: str
     attempts: int
     crashes: int
     """How many leases of it before this one did not end."""
@@ -119,26 +129,31 @@ class Leases:
         self._worker = worker
 
     async def claim(
-        self, limit: int, lease: timedelta, *, unsent: bool, suspects: bool = False
+        self, queue: str, limit: int, lease: timedelta, *, unsent: bool
     ) -> "Sequence[Leased]":
-        """Lease up to `limit` due jobs, oldest first: commit before they run.
+        """Lease up to `limit` due jobs of a queue, oldest first: commit before they run.
 
         Args:
+            queue: its name.
             limit: jobs at most.
             lease: how long, unless renewed.
             unsent: only those that Redis was never sent.
-            suspects: only those under which a process died, instead of only others.
         """
-        if suspects:
-            statement = CLAIM_UNSENT_SUSPECT if unsent else CLAIM_SUSPECT
-        else:
-            statement = CLAIM_UNSENT if unsent else CLAIM
-        bounds = {"limit": limit, "lease": lease, "worker": self._worker}
+        statement = CLAIM_UNSENT if unsent else CLAIM
+        bounds = {"queue": queue, "limit": limit, "lease": lease, "worker": self._worker}
         return [Leased(*row) for row in await self._session.execute(statement, bounds)]
 
-    async def suspect_is_due(self) -> bool:
-        """Return whether there is a due job under which a process died."""
-        return bool(await self._session.scalar(SUSPECT_IS_DUE))
+    async def claim_suspect(
+        self, queues: "Sequence[str]", lease: timedelta, *, unsent: bool
+    ) -> "Sequence[Leased]":
+        """Lease the oldest due job of these queues under which a process died, if there is one."""
+        statement = CLAIM_UNSENT_SUSPECT if unsent else CLAIM_SUSPECT
+        bounds = {"queues": list(queues), "limit": 1, "lease": lease, "worker": self._worker}
+        return [Leased(*row) for row in await self._session.execute(statement, bounds)]
+
+    async def suspect_is_due(self, queues: "Sequence[str]") -> bool:
+        """Return whether these queues have a due job under which a process died."""
+        return bool(await self._session.scalar(SUSPECT_IS_DUE, {"queues": list(queues)}))
 
     async def lease_running(self, ids: "Collection[UUID]", lease: timedelta) -> None:
         """Lease jobs that this worker runs already, but for those that another one has."""

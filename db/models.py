@@ -39,6 +39,10 @@ WORKER_MODES: Final = ("normal", "degraded")
 PURGEABLE: Final = "purgeable OR state = 'cancelled'"
 
 
+# What waits for the end of a pause is in none of the indexes of what could run.
+NOT_PAUSED: Final = "blocked_by IS DISTINCT FROM 'paused'"
+
+
 class Base(DeclarativeBase):
     """All tables; names of constraints follow one convention so that migrations can find them."""
 
@@ -62,6 +66,7 @@ class JobKind(Base):
 
     kind: Mapped[str] = mapped_column(primary_key=True)
     payload_schema: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    queue: Mapped[str] = mapped_column(server_default=text("'default'"))
     unique_for: Mapped[timedelta | None]
     """For how long after its acceptance a job is the only one of its payload."""
     replaces: Mapped[bool] = mapped_column(server_default=text("false"))
@@ -90,28 +95,38 @@ class JobRecord(Base):
             unique=True,
             postgresql_where=text("unique_hash IS NOT NULL"),
         ),
-        Index("jobs_runnable_idx", "run_at", "id", postgresql_where=text("state = 'queued'")),
         Index(
-            "jobs_undispatched_idx",
+            "jobs_runnable_idx",
+            "queue",
             "run_at",
             "id",
-            postgresql_where=text("state = 'queued' AND dispatched_at IS NULL"),
+            postgresql_where=text(f"state = 'queued' AND {NOT_PAUSED}"),
+        ),
+        Index(
+            "jobs_undispatched_idx",
+            "queue",
+            "run_at",
+            "id",
+            postgresql_where=text(f"state = 'queued' AND dispatched_at IS NULL AND {NOT_PAUSED}"),
         ),
         Index(
             "jobs_dispatched_idx",
+            "queue",
             text("greatest(run_at, dispatched_at)"),
-            postgresql_where=text("state = 'queued' AND dispatched_at IS NOT NULL"),
+            postgresql_where=text(
+                f"state = 'queued' AND dispatched_at IS NOT NULL AND {NOT_PAUSED}"
+            ),
         ),
         Index(
             "jobs_suspect_idx",
             "run_at",
             "id",
-            postgresql_where=text("state = 'queued' AND crashes > 0"),
+            postgresql_where=text(f"state = 'queued' AND crashes > 0 AND {NOT_PAUSED}"),
         ),
         Index(
             "jobs_blocked_idx",
-            "kind",
             "blocked_by",
+            "kind",
             postgresql_where=text("state = 'queued' AND blocked_by IS NOT NULL"),
         ),
         Index("jobs_batch_idx", "batch_id", "state", postgresql_where=text("batch_id IS NOT NULL")),
@@ -127,6 +142,8 @@ class JobRecord(Base):
     unique_hash: Mapped[int | None]
     """Of the payload, where it identifies the job as a key would."""
     payload: Mapped[Any] = mapped_column(JSONB)
+    queue: Mapped[str] = mapped_column(server_default=text("'default'"))
+    """By name; each has slots of its own."""
     state: Mapped[str] = mapped_column(server_default=text("'queued'"))
     result: Mapped[Any | None] = mapped_column(JSONB)
     errors: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default=text("'[]'"))
@@ -211,6 +228,20 @@ class Occurrence(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
 
 
+class Pause(Base):
+    """What does not run at the moment: one kind of job, or one queue."""
+
+    __tablename__ = "pauses"
+    __table_args__ = (CheckConstraint("target ~ '^(kind|queue):.'", name="target"),)
+
+    target: Mapped[str] = mapped_column(primary_key=True)
+    """`kind:` or `queue:`, and its name."""
+    by: Mapped[str]
+    reason: Mapped[str]
+    since: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    until: Mapped[datetime | None]
+
+
 class WorkerRecord(Base):
     """One worker process, as of its last heartbeat."""
 
@@ -229,8 +260,10 @@ class WorkerRecord(Base):
     state: Mapped[str]
     mode: Mapped[str]
     jobs_running: Mapped[int] = mapped_column(server_default=text("0"))
-    queue: Mapped[str] = mapped_column(server_default=text("'arq:queue'"))
-    """The name of the queue in Redis that it serves."""
+    queue_key: Mapped[str]
+    """Where the queue `default` stands in the Redis that it serves."""
+    queues: Mapped[list[str]] = mapped_column(ARRAY(Text()))
+    """The queues that it serves, by name."""
     started_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
     seen_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
 

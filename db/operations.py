@@ -34,6 +34,7 @@ class Filter:
 
     state: "State | None" = None
     kind: str | None = None
+    queue: str | None = None
     since: datetime | None = None
     """Accepted at this time or later."""
     error: str | None = None
@@ -41,12 +42,19 @@ class Filter:
 
     def as_parameters(self) -> dict[str, Any]:
         """Return what `MATCHES` is bound to."""
-        return {"state": self.state, "kind": self.kind, "since": self.since, "error": self.error}
+        return {
+            "state": self.state,
+            "kind": self.kind,
+            "queue": self.queue,
+            "since": self.since,
+            "error": self.error,
+        }
 
 
 MATCHES: Final = """
     (CAST(:state AS text) IS NULL OR state = :state)
     AND (CAST(:kind AS text) IS NULL OR kind = :kind)
+    AND (CAST(:queue AS text) IS NULL OR queue = :queue)
     AND (CAST(:since AS timestamptz) IS NULL OR enqueued_at >= :since)
     AND (CAST(:error AS text) IS NULL OR EXISTS (
           SELECT FROM jsonb_array_elements(errors) AS e
@@ -78,6 +86,7 @@ class Whole:
     redis_id: str | None
     kind: str
     key: str | None
+    queue: str
     state: "State"
     payload: Any
     result: Any
@@ -120,8 +129,8 @@ LIST = text(f"""
 COUNT = text(f"SELECT count(*) FROM jobs WHERE {MATCHES}")  # noqa: S608 - a constant of our own
 
 WHOLE = text("""
-    SELECT id, redis_id, kind, key, state, payload, result, errors, attempts, enqueued_at, run_at,
-           dispatched_at, finished_at, traceparent, parent_id
+    SELECT id, redis_id, kind, key, queue, state, payload, result, errors, attempts, enqueued_at,
+           run_at, dispatched_at, finished_at, traceparent, parent_id
     FROM jobs WHERE id = :id
 """)
 

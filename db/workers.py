@@ -7,40 +7,54 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from db.models import NOT_PAUSED
+
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
 SHOWN_MAX: Final = 500
 COUNTED_MAX: Final = 100_000
 """Counts stop here: a number this large says all, and a larger one costs more to find."""
+QUEUES_SHOWN_MAX: Final = 100
 BLOCKED_SHOWN_MAX: Final = 50
 """Pairs of a kind and what blocks it."""
 
-# A job that runs is still `queued` in its row, so the age includes what runs.
-BACKLOG = text("""
-    SELECT
+# Every queue that has jobs is found by one look at an index each. A job that runs is still `queued`
+# in its row, so the age includes what runs.
+QUEUES = text(f"""
+    WITH RECURSIVE named AS (
+      (SELECT queue FROM jobs WHERE state = 'queued' AND {NOT_PAUSED} ORDER BY queue LIMIT 1)
+      UNION ALL
+      SELECT (SELECT queue FROM jobs WHERE state = 'queued' AND {NOT_PAUSED} AND queue > named.queue
+              ORDER BY queue LIMIT 1)
+      FROM named WHERE named.queue IS NOT NULL
+    )
+    SELECT named.queue,
       (SELECT count(*) FROM (
-         SELECT FROM jobs WHERE state = 'queued' AND run_at <= now() LIMIT :counted
+         SELECT FROM jobs WHERE queue = named.queue AND state = 'queued' AND {NOT_PAUSED}
+           AND run_at <= now() LIMIT :counted
        ) AS due) AS runnable,
       (SELECT count(*) FROM (
-         SELECT FROM jobs WHERE state = 'queued' AND run_at > now() LIMIT :counted
+         SELECT FROM jobs WHERE queue = named.queue AND state = 'queued' AND {NOT_PAUSED}
+           AND run_at > now() LIMIT :counted
        ) AS later) AS scheduled,
-      (SELECT count(*) FROM (
-         SELECT FROM jobs WHERE state = 'dead' LIMIT :counted
-       ) AS dead) AS dead,
-      coalesce(extract(epoch FROM now() - (
-         SELECT run_at FROM jobs WHERE state = 'queued' ORDER BY run_at, id LIMIT 1
-       )), 0)::float8 AS oldest_s
-""")
+      greatest(0, extract(epoch FROM now() - (
+         SELECT run_at FROM jobs WHERE queue = named.queue AND state = 'queued' AND {NOT_PAUSED}
+         ORDER BY run_at, id LIMIT 1
+       )))::float8 AS oldest_s,
+      greatest(0, (
+         SELECT extract(epoch FROM now() - min(greatest(run_at, enqueued_at))) FROM (
+           SELECT run_at, enqueued_at FROM jobs
+           WHERE queue = named.queue AND state = 'queued' AND dispatched_at IS NULL
+             AND {NOT_PAUSED} AND run_at <= now()
+           ORDER BY run_at, id LIMIT 100
+         ) AS unsent
+       ))::float8 AS unsent_s
+    FROM named WHERE named.queue IS NOT NULL LIMIT :shown
+""")  # noqa: S608 - a condition of our own
 
-# The job that is due first may have been accepted last, for a time that had passed.
-OLDEST_UNSENT = text("""
-    SELECT coalesce(extract(epoch FROM now() - min(greatest(run_at, enqueued_at))), 0)::float8
-    FROM (
-      SELECT run_at, enqueued_at FROM jobs
-      WHERE state = 'queued' AND dispatched_at IS NULL AND run_at <= now()
-      ORDER BY run_at, id LIMIT 100
-    ) AS unsent
+DEAD = text("""
+    SELECT count(*) FROM (SELECT FROM jobs WHERE state = 'dead' LIMIT :counted) AS dead
 """)
 
 BLOCKED = text("""
@@ -54,8 +68,9 @@ BLOCKED = text("""
 """)
 
 BEAT = text("""
-    INSERT INTO workers AS w (id, host, pid, version, kinds, state, mode, jobs_running, queue)
-    VALUES (:id, :host, :pid, :version, :kinds, :state, :mode, :jobs_running, :queue)
+    INSERT INTO workers AS w (id, host, pid, version, kinds, state, mode, jobs_running, queue_key,
+                              queues)
+    VALUES (:id, :host, :pid, :version, :kinds, :state, :mode, :jobs_running, :queue_key, :queues)
     ON CONFLICT (id) DO UPDATE
     SET seen_at = clock_timestamp(), state = excluded.state, mode = excluded.mode,
         jobs_running = excluded.jobs_running
@@ -70,7 +85,8 @@ READINESS = text("""
 FORGET = text("DELETE FROM workers WHERE seen_at < clock_timestamp() - CAST(:age AS interval)")
 
 FLEET = text("""
-    SELECT id, host, pid, version, kinds, state, mode, jobs_running, queue, started_at, seen_at,
+    SELECT id, host, pid, version, kinds, state, mode, jobs_running, queue_key, queues, started_at,
+           seen_at,
            seen_at < clock_timestamp() - CAST(:silence AS interval) AS silent
     FROM workers ORDER BY seen_at DESC LIMIT :shown
 """)
@@ -88,7 +104,8 @@ class Beat:
     state: str
     mode: str
     jobs_running: int
-    queue: str
+    queue_key: str
+    queues: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +120,8 @@ class Seen:
     state: str
     mode: str
     jobs_running: int
-    queue: str
+    queue_key: str
+    queues: list[str]
     started_at: datetime
     seen_at: datetime
     silent: bool
@@ -164,8 +182,20 @@ class Blocked:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueBacklog:
+    """What waits in one queue, counted up to `COUNTED_MAX`; not for the end of a pause."""
+
+    queue: str
+    runnable: int
+    scheduled: int
+    oldest_runnable_age_s: float
+    relay_lag_s: float
+    """How long the oldest due job has waited to be sent to Redis."""
+
+
+@dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits, counted up to `COUNTED_MAX`."""
+    """What waits: in all queues together, and in each."""
 
     runnable: int
     scheduled: int
@@ -175,18 +205,23 @@ class Backlog:
     """How long the oldest due job has waited to be sent to Redis."""
     blocked: tuple[Blocked, ...] = ()
     """The kinds with most blocked jobs, `BLOCKED_SHOWN_MAX` at most."""
+    queues: tuple[QueueBacklog, ...] = ()
+    """Those that have jobs, `QUEUES_SHOWN_MAX` at most."""
 
 
 async def backlog(session: "AsyncSession") -> Backlog:
     """Return what waits now."""
-    row = (await session.execute(BACKLOG, {"counted": COUNTED_MAX})).one()
-    unsent_s: float = await session.scalar(OLDEST_UNSENT)
-    blocked = await session.execute(BLOCKED, {"counted": COUNTED_MAX, "shown": BLOCKED_SHOWN_MAX})
+    counted = {"counted": COUNTED_MAX}
+    rows = await session.execute(QUEUES, {**counted, "shown": QUEUES_SHOWN_MAX})
+    queues = tuple(QueueBacklog(*row) for row in rows)
+    dead: int = await session.scalar(DEAD, counted)
+    blocked = await session.execute(BLOCKED, {**counted, "shown": BLOCKED_SHOWN_MAX})
     return Backlog(
-        runnable=row.runnable,
-        scheduled=row.scheduled,
-        dead=row.dead,
-        oldest_runnable_age_s=max(0.0, row.oldest_s),
-        relay_lag_s=max(0.0, unsent_s),
+        runnable=min(COUNTED_MAX, sum(one.runnable for one in queues)),
+        scheduled=min(COUNTED_MAX, sum(one.scheduled for one in queues)),
+        dead=dead,
+        oldest_runnable_age_s=max((one.oldest_runnable_age_s for one in queues), default=0.0),
+        relay_lag_s=max((one.relay_lag_s for one in queues), default=0.0),
         blocked=tuple(Blocked(*one) for one in blocked),
+        queues=queues,
     )

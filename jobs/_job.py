@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 
 from ._context import Context
 from ._payload import Payload, Result
+from ._queue import DEFAULT, checked_queue
 from ._schedule import Schedule
 
 Handler = Callable[[Context, Any], Awaitable[object]]
@@ -22,6 +23,8 @@ UNIQUE_FOR_MAX = timedelta(days=3_650)
 class Policy:
     """How a job is run and retried."""
 
+    queue: str = DEFAULT
+    """The queue that it waits in; each has slots of its own (TELLER_QUEUES)."""
     timeout: timedelta = TIMEOUT_DEFAULT
     attempts_max: int = ATTEMPTS_MAX_DEFAULT
     backoff_base: timedelta = BACKOFF_BASE_DEFAULT
@@ -43,7 +46,8 @@ class Policy:
     runs all the same. Once it is over, it is a new job."""
 
     def __post_init__(self) -> None:
-        """Check what belongs together."""
+        """Check the queue's name, and what belongs together."""
+        checked_queue(self.queue)
         if self.unique_for is not None and not timedelta() < self.unique_for <= UNIQUE_FOR_MAX:
             raise ValueError(f"unique_for is more than 0, and {UNIQUE_FOR_MAX.days} days at most")
         if self.replace and self.unique_for is None:
@@ -83,6 +87,7 @@ class Job:
 def job(  # noqa: PLR0913 - a job's whole policy, by name
     payload: type[Payload],
     *,
+    queue: str = DEFAULT,
     timeout: timedelta = TIMEOUT_DEFAULT,
     attempts_max: int = ATTEMPTS_MAX_DEFAULT,
     backoff_base: timedelta = BACKOFF_BASE_DEFAULT,
@@ -98,6 +103,7 @@ def job(  # noqa: PLR0913 - a job's whole policy, by name
     `Policy` says what each argument means; `schedules` says when the job runs by itself.
     """
     policy = Policy(
+        queue=queue,
         timeout=timeout,
         attempts_max=attempts_max,
         backoff_base=backoff_base,

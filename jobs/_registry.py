@@ -12,6 +12,7 @@ from pydantic_core import PydanticSerializationError
 from ._errors import InvalidPayloadError, UnknownKindError
 from ._job import Job
 from ._payload import validation_message
+from ._queue import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +47,18 @@ def may_be_personal(kind: str) -> bool:
     """Return whether a payload of this kind may be personal; one of an unknown kind may be."""
     job = registry().get(kind)
     return job is None or job.payload.is_personal()
+
+
+def queue_of(kind: str) -> str:
+    """Return the queue that jobs of a kind wait in; `default` for an unknown kind."""
+    job = registry().get(kind)
+    return DEFAULT if job is None else job.policy.queue
+
+
+def queues() -> tuple[str, ...]:
+    """Return the queues of all kinds, `default` first."""
+    named = {job.policy.queue for job in registry().values()}
+    return DEFAULT, *sorted(named - {DEFAULT})
 
 
 def parse_payload(kind: str, raw: object) -> "Payload":

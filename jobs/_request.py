@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ._errors import InvalidKeyError, InvalidTimeError
 from ._payload import payload_json
+from ._queue import DEFAULT
 
 if TYPE_CHECKING:
     from ._payload import Payload
@@ -54,6 +55,8 @@ class Enqueued:
     """True: a job that waits has taken this payload and time in place of its own."""
     run_at: datetime | None = None
     """Not before this time, where the server that accepted the job has said so."""
+    queue: str = DEFAULT
+    """The queue that it waits in."""
 
 
 def check(request: "Payload | Request") -> CheckedRequest:

@@ -7,17 +7,18 @@ module and `worker.loop`, which is useful without it, know it. Nothing here impo
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid4, uuid5
 
 from pydantic_core import to_json
 
-from ._registry import may_be_personal
+from ._queue import DEFAULT, QUEUE, queue_key
+from ._registry import may_be_personal, queues
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-QUEUE: Final = "arq:queue"
 JOB_PREFIX: Final = "arq:job:"
 RESULT_PREFIX: Final = "arq:result:"
 IN_PROGRESS_PREFIX: Final = "arq:in-progress:"
@@ -76,14 +77,17 @@ redis.pcall('ZADD', KEYS[2], 0, 'ring')
 return replies
 """
 
-# KEYS: queue, aborts. ARGV: ids. A request in the future, by a client's clock, would be deleted by
-# a worker. A job that waits is brought forward: a worker that claims it then sees the request.
+# KEYS: aborts, then the queues that may have the jobs. ARGV: ids. A request in the future, by a
+# client's clock, would be deleted by a worker. A job that waits is brought forward: a worker that
+# claims it then sees the request.
 _ABORT: Final = """
 local time = redis.call('TIME')
 local now_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 for _, id in ipairs(ARGV) do
-  redis.call('ZADD', KEYS[2], now_ms, id)
-  redis.call('ZADD', KEYS[1], 'XX', 1, id)
+  redis.call('ZADD', KEYS[1], now_ms, id)
+  for i = 2, #KEYS do
+    redis.call('ZADD', KEYS[i], 'XX', 1, id)
+  end
 end
 """
 
@@ -102,6 +106,8 @@ class QueuedJob:
     """How long from now it does not run, by Redis' clock."""
     enqueued_at_ms: int | None = None
     """Unix milliseconds at which it was accepted; None for now, by Redis' clock."""
+    queue: str = DEFAULT
+    """The name of the queue that it waits in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +161,14 @@ def milliseconds(at: datetime) -> int:
     return round(at.timestamp() * 1000)
 
 
-def queued_job(
+def queued_job(  # noqa: PLR0913 - what is sent of a job
     redis_id: str,
     kind: str,
     payload_json: str | None,
     run_at: datetime | None,
     enqueued_at: datetime | None = None,
+    *,
+    queue: str = DEFAULT,
 ) -> QueuedJob:
     """Return a job of PostgreSQL's as it is sent: by id alone if its payload may be personal.
 
@@ -172,6 +180,7 @@ def queued_job(
         payload_json=None if may_be_personal(kind) else payload_json,
         run_at_ms=None if run_at is None else milliseconds(run_at),
         enqueued_at_ms=None if enqueued_at is None else milliseconds(enqueued_at),
+        queue=queue,
     )
 
 
@@ -214,13 +223,14 @@ def _is_marked(answer: object) -> bool:
 async def put(redis: "Redis", jobs: Sequence[QueuedJob], queue_name: str = QUEUE) -> int:
     """Queue jobs that PostgreSQL has, and wake a worker; return how many the queue lacked.
 
-    One round trip for any number of them, and safe to repeat. A result that Redis still keeps for
+    One round trip for any number of them, and safe to repeat. Each goes into the queue that it
+    names; `queue_name` is the key of the queue `default`. A result that Redis still keeps for
     the same id does not stop a job, as it would in arq's `enqueue_job`.
 
     Raises:
         redis.exceptions.RedisError: Redis is away; some may be queued.
     """
-    return sum(await _put(redis, [_row(job, BODY_KEPT_MS) for job in jobs], queue_name))
+    return sum(await _put(redis, jobs, BODY_KEPT_MS, queue_name))
 
 
 async def create(
@@ -228,7 +238,7 @@ async def create(
 ) -> list[bytes | str | None]:
     """Queue jobs that Redis alone will have, and wake a worker.
 
-    One round trip for any number of them, and safe to repeat.
+    One round trip for any number of them, and safe to repeat. Queues are as for `put`.
 
     Returns:
         Per job the body or the result that is there under its id; None where it was created.
@@ -236,7 +246,7 @@ async def create(
     Raises:
         redis.exceptions.RedisError: Redis is away; some may be queued.
     """
-    replies = await _put(redis, [_row(job, KEPT_UNTIL_ENDED) for job in jobs], queue_name)
+    replies = await _put(redis, jobs, KEPT_UNTIL_ENDED, queue_name)
     return [reply or None for reply in replies]
 
 
@@ -245,11 +255,13 @@ async def find(redis: "Redis", redis_id: str, queue_name: str = QUEUE) -> Found:
     async with redis.pipeline(transaction=True) as pipe:
         pipe.get(result_key(redis_id))
         pipe.exists(IN_PROGRESS_PREFIX + redis_id)
-        pipe.zscore(queue_name, redis_id)
         pipe.exists(JOB_PREFIX + redis_id)
         pipe.time()
-        result, running, run_at_ms, has_body, (seconds, microseconds) = await pipe.execute()
+        for name in queues():
+            pipe.zscore(queue_key(name, queue_name), redis_id)
+        result, running, has_body, (seconds, microseconds), *scores = await pipe.execute()
     now_ms = seconds * 1000 + microseconds / 1000
+    run_at_ms = next((score for score in scores if score is not None), None)
     return Found(result, bool(running), run_at_ms, bool(has_body), now_ms)
 
 
@@ -258,9 +270,10 @@ async def abort(redis: "Redis", redis_ids: Collection[str], queue_name: str = QU
     if not redis_ids:
         return
     ids = list(redis_ids)
+    keys = (ABORTS, *(queue_key(name, queue_name) for name in queues()))
     for start in range(0, len(ids), JOBS_PER_CALL_MAX):
         some = ids[start : start + JOBS_PER_CALL_MAX]
-        call = ("EVAL", _ABORT, 2, queue_name, ABORTS, *some)
+        call = ("EVAL", _ABORT, len(keys), *keys, *some)
         await redis.execute_command(*call)  # type: ignore[no-untyped-call]
 
 
@@ -278,8 +291,26 @@ def _body(job: QueuedJob) -> str:
     return f'{{"t":null,"f":{kind},"a":[{job.payload_json or ""}],"k":{{}},"et":'
 
 
-async def _put(redis: "Redis", rows: Sequence[_Row], queue_name: str) -> list[Any]:
-    calls = list(_calls(rows, queue_name))
+async def _put(
+    redis: "Redis", jobs: Sequence[QueuedJob], kept_ms: int, queue_name: str
+) -> list[Any]:
+    """Return the script's replies, in the order of the jobs."""
+    places: dict[str, list[int]] = {}
+    for place, job in enumerate(jobs):
+        places.setdefault(job.queue, []).append(place)
+    calls = [
+        call
+        for name, own in places.items()
+        for call in _calls([_row(jobs[place], kept_ms) for place in own], queue_name, name)
+    ]
+    replies = await _execute(redis, calls)
+    if len(places) == 1:
+        return replies
+    order = [place for own in places.values() for place in own]
+    return [reply for _, reply in sorted(zip(order, replies, strict=True), key=itemgetter(0))]
+
+
+async def _execute(redis: "Redis", calls: Sequence[tuple[Any, ...]]) -> list[Any]:
     if not calls:
         return []
     if len(calls) == 1:
@@ -290,8 +321,9 @@ async def _put(redis: "Redis", rows: Sequence[_Row], queue_name: str) -> list[An
         return [reply for replies in await pipe.execute() for reply in replies]
 
 
-def _calls(rows: Sequence[_Row], queue_name: str) -> Iterator[tuple[Any, ...]]:
+def _calls(rows: Sequence[_Row], queue_name: str, name: str) -> Iterator[tuple[Any, ...]]:
+    key = queue_key(name, queue_name)
     for start in range(0, len(rows), JOBS_PER_CALL_MAX):
         arguments = [part for row in rows[start : start + JOBS_PER_CALL_MAX] for part in row]
-        keys = (queue_name, queue_name + BELL_SUFFIX)
+        keys = (key, key + BELL_SUFFIX)
         yield ("EVAL", _PUT, len(keys), *keys, JOB_PREFIX, RESULT_PREFIX, *arguments)

@@ -43,6 +43,7 @@ with in_the_folder():
     copy: Any = import_module("jobs.copy_letter")
     wind: Any = import_module("jobs.wind_clock")
     count: Any = import_module("jobs.count_batch")
+    printing: Any = import_module("jobs.print_catalog")
 
 SEND_LETTER: jobs.Job = file.send_letter
 SendLetter: Any = file.SendLetter
@@ -55,6 +56,8 @@ WindClock: Any = wind.WindClock
 COUNT_BATCH: jobs.Job = count.count_batch
 CountBatch: Any = count.CountBatch
 BatchCounted: Any = count.BatchCounted
+PrintCatalog: Any = printing.PrintCatalog
+CatalogPrinted: Any = printing.CatalogPrinted
 
 
 SAMPLE_JOBS: list[jobs.Job] = [
@@ -64,6 +67,7 @@ SAMPLE_JOBS: list[jobs.Job] = [
     COPY_LETTER,
     COUNT_BATCH,
     wind.wind_clock,
+    printing.print_catalog,
 ]
 
 

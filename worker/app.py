@@ -29,10 +29,12 @@ from db.migrate import (
 from db.store import Store
 from db.transaction import limit_fault
 from jobs import _services, registry
+from jobs._queue import queue_key
 from jobs._services import ServiceError
 from worker.errors import StartupError
 from worker.execution import serializer as wire
 from worker.execution.arq_adapter import EXECUTOR, WORKER, TellerWorker, arq_functions
+from worker.execution.delivery import QUEUE_NAMES
 from worker.execution.executor import Executor
 from worker.execution.outbox import Outbox
 from worker.execution.progress import ProgressBoard
@@ -94,7 +96,12 @@ class Options:
         self._kinds = kinds = registry() if jobs is None else jobs
         check_timeouts(kinds)
         self.functions: list[Function] = arq_functions(kinds)
-        self.queue_name = settings.queue_name
+        slots = {
+            queue_key(name, settings.queue_name): count for name, count in settings.slots.items()
+        }
+        # arq's stock loop serves one queue, the first.
+        self.queue_name, self.max_jobs = next(iter(slots.items()))
+        self.other_queues = {key: n for key, n in slots.items() if key != self.queue_name}
         self.cron_jobs = None
         self.redis_settings = redis_settings(str(settings.redis_url))
         self.redis_pool = None
@@ -106,16 +113,16 @@ class Options:
         self.after_job_end = None
         self.handle_signals = True
         self.job_completion_wait = settings.drain_grace_s
-        self.max_jobs = settings.concurrency
         self.job_timeout = settings.job_timeout
         self.keep_result = settings.result_kept_s
         self.keep_result_forever = False  # arq 0.28 crashes on it, and PostgreSQL keeps results
         self.poll_delay = settings.poll_delay_s
-        self.queue_read_limit = max(settings.concurrency * 20, 1_000)
+        self.queue_read_limit = max(self.max_jobs * 20, 1_000)
         self.max_tries = 1_000_000  # attempts are counted in the job's row
         self.health_check_interval = HEALTH_CHECK_INTERVAL_S
         self.health_check_key = None
-        self.ctx: dict[Any, Any] = {}
+        names = dict(zip(slots, settings.slots, strict=True))
+        self.ctx: dict[Any, Any] = {QUEUE_NAMES: {None: names[self.queue_name], **names}}
         self.retry_jobs = True
         self.allow_abort_jobs = True
         self.max_burst_jobs = -1
@@ -140,13 +147,17 @@ class Options:
         events = ctx[EVENTS] = Events(log_events, *self._subscribers)
         sessions = create_sessions(engine)
         kinds = self._kinds
-        relay = Relay(sessions, ctx["redis"], settings.queue_name, events)
-        # Before anything else: a worker that waits for its servers answers probes meanwhile.
         worker: TellerWorker | None = ctx.get(WORKER)
+        queues = served_queues(settings, worker)
+        relays = [
+            Relay(sessions, ctx["redis"], settings.queue_name, events, name)
+            for name in queues.values()
+        ]
+        # Before anything else: a worker that waits for its servers answers probes meanwhile.
         health = ctx[HEALTH] = Health(
             *(settings, sessions, events, kinds),
             is_draining=partial(_is_draining, worker),
-            redis_trouble=partial(_redis_trouble, worker, relay, ctx["redis"]),
+            redis_trouble=partial(_redis_trouble, worker, relays, ctx["redis"]),
         )
         health.start()
         await wait_for_database(partial(_check_schema, engine, settings.database_schema), events)
@@ -166,21 +177,21 @@ class Options:
             send=outbox.send,
         )
         duties: list[Duty] = [
-            relay,
-            Quarantine(sessions, ctx["redis"], settings.queue_name, events, health.state),
+            *relays,
+            *(Quarantine(sessions, ctx["redis"], key, events, health.state) for key in queues),
             Scheduler(sessions, checked_schedules(kinds), events),
             BatchWatch(sessions, ctx["redis"], settings.queue_name, events),
             *health.duties,
         ]
         if worker is not None:
-            fallback = Fallback(worker, sessions, events, lambda: relay.refused)
+            fallback = Fallback(worker, sessions, events, queues, partial(_refuses, relays))
             ctx[FALLBACK] = fallback
             worker.on_job_start = _leave_to_lessee(fallback)
             duties.append(fallback)
         ctx[DUTIES] = DutyRunner(duties, events)
         ctx[DUTIES].start()
         health.ready()
-        events.emit("worker.started", concurrency=settings.concurrency)
+        events.emit("worker.started", concurrency=sum(settings.slots.values()))
 
     async def _stop(self, ctx: dict[Any, Any]) -> None:
         # A start that failed half-way has less to release.
@@ -200,6 +211,17 @@ class Options:
         if engine is not None:
             await engine.dispose()
             ctx[EVENTS].emit("worker.stopped")
+
+
+def served_queues(settings: Settings, worker: TellerWorker | None) -> dict[str, str]:
+    """Return the names of the queues that this process serves, by their keys in Redis.
+
+    Args:
+        settings: this process's.
+        worker: our loop's; None for arq's stock loop, which serves one queue, the first.
+    """
+    names = {queue_key(name, settings.queue_name): name for name in settings.slots}
+    return names if worker is not None else dict([next(iter(names.items()))])
 
 
 def check_timeouts(kinds: "Mapping[str, Job]") -> None:
@@ -241,12 +263,19 @@ def _is_draining(worker: TellerWorker | None) -> bool:
     return worker is not None and not worker.allow_pick_jobs
 
 
-async def _redis_trouble(worker: TellerWorker | None, relay: Relay, redis: "Redis") -> str | None:
+def _refuses(relays: "Sequence[Relay]") -> bool:
+    """Return whether Redis takes no new jobs, as far as the relays have met that."""
+    return any(relay.refused for relay in relays)
+
+
+async def _redis_trouble(
+    worker: TellerWorker | None, relays: "Sequence[Relay]", redis: "Redis"
+) -> str | None:
     """Return what is wrong with Redis: what it says itself, or what our loop and the relay met."""
     trouble = await redis_trouble(redis)
     if trouble is None and worker is not None and not worker.redis_available:
         return AWAY
-    return REFUSES_JOBS if trouble is None and relay.refused else trouble
+    return REFUSES_JOBS if trouble is None and _refuses(relays) else trouble
 
 
 def _leave_to_lessee(fallback: Fallback) -> "StartupShutdown":
@@ -306,6 +335,7 @@ def terms_of(job: "Job") -> KindTerms:
     """Return on what terms the database accepts a job's kind, whichever door it comes through."""
     return KindTerms(
         payload_schema=job.payload.model_json_schema(),
+        queue=job.policy.queue,
         unique_for=job.policy.unique_for,
         replaces=job.policy.replace,
     )

@@ -18,10 +18,13 @@ from redis.asyncio import ConnectionPool
 from db.engine import PUBLIC, TRANSACTION_TIMEOUT_MS
 from db.url import check_url
 from jobs._payload import validation_message
-from jobs._wire import JOB_PREFIX, QUEUE
+from jobs._queue import DEFAULT, QUEUE, checked_queue
+from jobs._wire import JOB_PREFIX
 from worker.errors import StartupError
 
 ENV_FILE: Final = ".env"
+SLOTS_MAX: Final = 1_000
+"""Jobs at a time in one process, of all its queues together."""
 DUTY_CONNECTIONS: Final = 4
 """Connections beside the jobs': for the relay, the schedules, the heartbeat, and one spare."""
 
@@ -41,6 +44,49 @@ def _name_of_a_schema(name: str) -> str:
             "a schema's name here is lower-case letters, digits and _, and does not begin with pg_"
         )
     return name
+
+
+def parse_queues(text: str) -> dict[str, int | None]:
+    """Return the slots of each queue by its name; None where the text does not say.
+
+    >>> parse_queues("default=16, reports=2, mail")
+    {'default': 16, 'reports': 2, 'mail': None}
+
+    Raises:
+        ValueError: the text is wrong; the message says how.
+    """
+    queues: dict[str, int | None] = {}
+    for part in text.split(","):
+        name, equals, slots = (word.strip() for word in part.partition("="))
+        checked_queue(name)
+        if name in queues:
+            raise ValueError(f"the queue {name!r} stands there twice")
+        if equals and not (re.fullmatch("[0-9]{1,4}", slots) and 1 <= int(slots) <= SLOTS_MAX):
+            raise ValueError(
+                f"the queue {name!r}: its slots are a number from 1 to {SLOTS_MAX}, "
+                f"as in {name}=4, not {slots[:20]!r}"
+            )
+        queues[name] = int(slots) if equals else None
+    return queues
+
+
+def chosen_queues(chosen: str, queues: str) -> str:
+    """Return `chosen` as TELLER_QUEUES, with the slots that `queues` says where it says none.
+
+    >>> chosen_queues("reports,mail", "default=16,reports=2")
+    'reports=2,mail'
+
+    Raises:
+        ValueError: one of them is wrong.
+    """
+    known = parse_queues(queues)
+    slots = {name: own or known.get(name) for name, own in parse_queues(chosen).items()}
+    return ",".join(name if own is None else f"{name}={own}" for name, own in slots.items())
+
+
+def _queues(text: str) -> str:
+    parse_queues(text)
+    return text
 
 
 def _reports_in_this_directory() -> str:
@@ -73,9 +119,13 @@ class Settings(BaseSettings):
     ] = PUBLIC
     """The schema of DATABASE_URL where the tables are: one of their own where an application's
     tables share the database. Handlers find those in `public`."""
-    concurrency: Annotated[int, Field(ge=1, le=1_000)] = 16
-    """Jobs at a time in one process; the connection pool is sized to it."""
+    concurrency: Annotated[int, Field(ge=1, le=SLOTS_MAX)] = 16
+    """Jobs at a time in one process, of each queue whose number TELLER_QUEUES does not say."""
+    queues: Annotated[str, AfterValidator(_queues)] = DEFAULT
+    """The queues that one process serves, each with slots of its own: `default=16,reports=2`. The
+    connection pool is sized to their sum."""
     queue_name: str = QUEUE
+    """Where the queue `default` stands in Redis; the queue `reports` stands in `…:reports`."""
     drain_grace_s: Annotated[int, Field(ge=0, le=3_600)] = 25
     """How long a stopping worker lets running jobs finish; keep the orchestrator's grace longer."""
     result_kept_s: Annotated[int, Field(ge=0, le=604_800)] = 3_600
@@ -97,9 +147,17 @@ class Settings(BaseSettings):
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
 
     @property
+    def slots(self) -> dict[str, int]:
+        """Jobs at a time of each queue that this process serves, by the queue's name."""
+        return {
+            name: self.concurrency if slots is None else slots
+            for name, slots in parse_queues(self.queues).items()
+        }
+
+    @property
     def pool_size(self) -> int:
         """Connections that one process opens at most."""
-        return self.concurrency + DUTY_CONNECTIONS
+        return sum(self.slots.values()) + DUTY_CONNECTIONS
 
     @property
     def job_timeout(self) -> timedelta:
@@ -110,6 +168,8 @@ class Settings(BaseSettings):
     def _fit_together(self) -> Self:
         if self.queue_name.startswith(JOB_PREFIX):
             raise ValueError("TELLER_QUEUE_NAME must not look like a job's own key")
+        if sum(self.slots.values()) > SLOTS_MAX:
+            raise ValueError(f"TELLER_QUEUES: more than {SLOTS_MAX} slots in one process")
         return self
 
 

@@ -24,7 +24,7 @@ OnDead = Literal["go_on", "hold"]
 # One statement for the batch and all of its members.
 OPEN: Final = """
     SELECT opened.id, opened.created, opened.replaced, opened.run_at, opened.then_id,
-           opened.fault, opened.message, opened.hint
+           opened.fault, opened.message, opened.hint, opened.queue
     FROM {schema}.try_open_batch(
       CAST(:members AS pg_catalog.jsonb), :then_kind, CAST(:then_payload AS pg_catalog.jsonb),
       :key, :on_dead, NULL, :traceparent
@@ -122,7 +122,9 @@ class BatchTable:
         raise_refusal([batch, *rows])
         if batch.created:
             self._jobs.have_told(session, [row.id for row in rows], members)
-        accepted = [Enqueued(str(row.id), row.created, row.replaced, row.run_at) for row in rows]
+        accepted = [
+            Enqueued(str(row.id), row.created, row.replaced, row.run_at, row.queue) for row in rows
+        ]
         return Opened(batch.id, batch.created, accepted)
 
     def status(self, session: "Session", batch_id: UUID) -> BatchStatus | None:

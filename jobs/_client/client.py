@@ -13,8 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Self, cast
 
 from .._errors import DoorClosedError
+from .._queue import QUEUE
 from .._request import Enqueued, Request, check, checked_key
-from .._wire import QUEUE, job_id_of, queued_job
+from .._wire import job_id_of, queued_job
 from .after_commit import call_after_commit
 from .batch import Batch, BatchFollower
 from .batch_sql import BatchTable
@@ -57,7 +58,7 @@ class Client:
             sessions: an `async_sessionmaker` on Teller's database. With it, jobs without a
                 session of the caller's get a transaction of their own, and handles read the
                 job's row. Without it they go through Redis, and handles read Redis alone.
-            queue_name: the worker's.
+            queue_name: where the queue `default` stands in Redis, the worker's TELLER_QUEUE_NAME.
             schema: where Teller's tables are, the worker's TELLER_SCHEMA.
 
         Raises:
@@ -256,7 +257,9 @@ class Client:
         if self._ringer is None:
             return
         created = [
-            queued_job(one.redis_id, request.kind, request.payload_json, one.run_at)
+            queued_job(
+                *(one.redis_id, request.kind, request.payload_json, one.run_at), queue=one.queue
+            )
             for one, request in zip(enqueued, requests, strict=True)
             if one.created
         ]

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from .._errors import DoorClosedError, KeyConflictError
-from .._registry import registry
+from .._registry import queue_of, registry
 from .._request import CheckedRequest, Enqueued
 from .._wire import QueuedJob, create, milliseconds, redis_id_of
 
@@ -49,6 +49,7 @@ def _queued(request: CheckedRequest, now_s: float) -> QueuedJob:
         id=redis_id_of(request.kind, _key_of(request, now_s)),
         kind=request.kind,
         payload_json=request.payload_json,
+        queue=queue_of(request.kind),
         run_at_ms=None if request.run_at is None else milliseconds(request.run_at),
         delay_ms=None if request.delay is None else round(request.delay / MILLISECOND),
     )

@@ -37,7 +37,7 @@ _SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 # One statement for one job or thousands. `try_enqueue_job` returns a refusal instead of raising it,
 # which leaves the caller's transaction usable.
 TRY_ENQUEUE: Final = """
-    SELECT answer.id, answer.created, answer.replaced, due.run_at,
+    SELECT answer.id, answer.created, answer.replaced, due.run_at, answer.queue,
            answer.fault, answer.message, answer.hint
     FROM ROWS FROM (
       pg_catalog.jsonb_to_recordset(CAST(:requests AS pg_catalog.jsonb))
@@ -145,7 +145,9 @@ class JobTable:
         rows = session.execute(text(self._try_enqueue), query).all()
         raise_refusal(rows)
         self.have_told(session, [row.id for row in rows], requests)
-        return [Enqueued(str(row.id), row.created, row.replaced, row.run_at) for row in rows]
+        return [
+            Enqueued(str(row.id), row.created, row.replaced, row.run_at, row.queue) for row in rows
+        ]
 
     def have_told(
         self, session: "Session", ids: "Sequence[UUID]", requests: "Sequence[CheckedRequest]"

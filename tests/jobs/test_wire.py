@@ -10,7 +10,7 @@ from arq import constants
 from arq.connections import ArqRedis
 from arq.jobs import Job, JobStatus
 
-from jobs import _wire
+from jobs import _queue, _wire
 from jobs._wire import (
     BODY_KEPT_MS,
     JOBS_PER_CALL_MAX,
@@ -48,7 +48,7 @@ def many(count):
 
 
 def test_the_keys_are_arqs():
-    assert constants.default_queue_name == _wire.QUEUE
+    assert constants.default_queue_name == _queue.QUEUE
     assert constants.job_key_prefix == _wire.JOB_PREFIX
     assert constants.result_key_prefix == _wire.RESULT_PREFIX
     assert constants.in_progress_key_prefix == _wire.IN_PROGRESS_PREFIX

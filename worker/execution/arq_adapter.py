@@ -16,7 +16,7 @@ from arq.worker import Function, func
 from jobs._wire import completed_answer, rejected_answer
 from worker.errors import JobCancelledError, JobConflictError, JobDeadError
 from worker.execution import serializer as wire
-from worker.execution.delivery import Delivery, identify, read_delivery
+from worker.execution.delivery import QUEUE_NAMES, Delivery, identify, read_delivery
 from worker.execution.executor import MALFORMED_KIND
 from worker.execution.outcome import Conflict, Finished, Later, Outcome
 from worker.loop import Worker
@@ -68,7 +68,7 @@ class TellerWorker(Worker):
         executor: Executor | None = self.ctx.get(EXECUTOR)
         if executor is None:
             return _to_loop(Later(NOT_READY_RETRY))
-        delivery = _delivery_of(ending)
+        delivery = _delivery_of(ending, self.ctx)
         if ending.reason != ABORTED:
             return _to_loop(await executor.run(executor.jobs.get(delivery.job.kind), delivery))
         return _to_loop(await executor.cancel(delivery, "aborted by a client"))
@@ -125,7 +125,7 @@ def _delivery(
     return read_delivery(name, ctx, args, kwargs)
 
 
-def _delivery_of(ending: "Ending") -> Delivery:
+def _delivery_of(ending: "Ending", worker_ctx: "Mapping[Any, Any]") -> Delivery:
     """Return the delivery of a job that the loop has not run, or not to its end."""
     ctx = {
         "job_id": ending.job_id,
@@ -135,6 +135,8 @@ def _delivery_of(ending: "Ending") -> Delivery:
         else datetime.now(UTC),
         "score": time.time() * 1000,
         "crashes": ending.crashes,
+        "queue": ending.queue_name,
+        QUEUE_NAMES: worker_ctx.get(QUEUE_NAMES, {}),
     }
     return _read(ending.function, ctx, ending.args, ending.kwargs)
 

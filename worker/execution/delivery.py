@@ -9,6 +9,7 @@ import orjson
 
 from db.execution import JobRef
 from jobs._payload import PAYLOAD_BYTES_MAX, has_nul
+from jobs._queue import DEFAULT
 from jobs._wire import job_id_of
 
 if TYPE_CHECKING:
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from db.execution import Stored
     from worker.loop.slots import Slot
 
+QUEUE_NAMES: Final = "teller_queues"
+"""The names of the queues that the worker serves, by their keys in Redis: their place in ctx.
+
+Under arq's stock loop, which does not say where a job came from, the key is None.
+"""
 PAYLOAD_KEPT_BYTES_MAX: Final = 16 * 1024 * 1024
 WAIT_MAX_S: Final = 366 * 24 * 3600.0
 """A job that seems to have waited longer has times that nobody meant."""
@@ -60,7 +66,8 @@ def read_delivery(
     wait_s = round(min(max(0.0, time.time() - runnable_at), WAIT_MAX_S), 6)
     by_id = not args and not kwargs
     text, fault = ("null", None) if by_id else _payload_of(args, kwargs)
-    job = identify(kind, ctx["job_id"], ctx["enqueue_time"], text)
+    queue = ctx.get(QUEUE_NAMES, {}).get(ctx.get("queue"), DEFAULT)
+    job = identify(kind, ctx["job_id"], ctx["enqueue_time"], text, queue=queue)
     return Delivery(
         job,
         ctx["job_try"],
@@ -87,7 +94,12 @@ def resumed(delivery: Delivery, stored: "Stored") -> Delivery:
 
 
 def identify(
-    kind: str, redis_id: str, enqueued_at: "datetime", payload_json: str = "null"
+    kind: str,
+    redis_id: str,
+    enqueued_at: "datetime",
+    payload_json: str = "null",
+    *,
+    queue: str = DEFAULT,
 ) -> JobRef:
     """Return what identifies the row of a job that came through Redis.
 
@@ -100,6 +112,7 @@ def identify(
         payload_json=payload_json,
         enqueued_at=enqueued_at,
         redis_id=None if redis_id == str(job_id) or "\x00" in redis_id else redis_id,
+        queue=queue,
     )
 
 

@@ -116,6 +116,7 @@ def ending(claim: "Claim", reason: str, outcome: RunOutcome, job: "ReadyJob | Re
         tries=claim.tries,
         crashes=claim.crashes,
         enqueue_ms=claim.enqueue_ms,
+        queue_name=claim.queue_name,
     )
 
 

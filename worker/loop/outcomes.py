@@ -74,6 +74,7 @@ class Ending:
     tries: int
     crashes: int
     enqueue_ms: int
+    queue_name: str
 
 
 def is_final(error: BaseException) -> bool:  # noqa: ARG001 - a seam; others look at the error

@@ -21,7 +21,7 @@ from worker.execution import serializer as wire
 from worker.loop.outcomes import Completed, HandBack, RetryLater
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -73,6 +73,7 @@ class Fallback:
         worker: "TellerWorker",
         sessions: "async_sessionmaker[AsyncSession]",
         events: "Events",
+        queues: "Mapping[str, str]",
         redis_refuses: "Callable[[], bool]" = lambda: False,
     ) -> None:
         """Claim for `worker`.
@@ -81,11 +82,14 @@ class Fallback:
             worker: whose slots are filled.
             sessions: for the leases.
             events: where a change of mode is reported.
+            queues: the names of those that the worker serves, by their keys in Redis: jobs of
+                others are left alone.
             redis_refuses: returns whether Redis takes no new jobs, though it may answer.
         """
         self._worker = worker
         self._sessions = sessions
         self._events = events
+        self._slots = {name: worker.queues[key] for key, name in queues.items()}
         self._redis_refuses = redis_refuses
         self._source = Source.REDIS
         self._running_leased = True
@@ -213,10 +217,15 @@ class Fallback:
             return True  # a suspect runs, alone
         if await self._makes_room():
             return True
-        if not self._is_busy() and await self._start(1, suspects=True):
+        if not self._is_busy() and await self._start_suspect():
             return True
-        free = self._worker.free_slots
-        return free < 1 or await self._start(free) == free
+        more = [await self._fill(queue) for queue in self._slots]
+        return any(more)
+
+    async def _fill(self, queue: str) -> bool:
+        """Start due jobs of one queue; return whether there may be more than there is room for."""
+        free = self._slots[queue].free_count
+        return free < 1 or await self._start(queue, free) == free
 
     def _is_busy(self) -> bool:
         """Return whether jobs run here; the ends of others may still wait for Redis."""
@@ -228,7 +237,7 @@ class Fallback:
         if self._drained_by is None and self._is_busy() and now >= self._suspect_at:
             self._suspect_at = now + SUSPECT_INTERVAL_S
             async with self._sessions() as session:
-                if await Leases(session, self._worker.worker_id).suspect_is_due():
+                if await Leases(session, self._worker.worker_id).suspect_is_due(list(self._slots)):
                     self._drained_by = now + ALONE_WAIT_S
         if self._drained_by is None:
             return False
@@ -238,21 +247,32 @@ class Fallback:
         self._suspect_at = now + SUSPECT_INTERVAL_S
         return False
 
-    async def _start(self, limit: int, *, suspects: bool = False) -> int:
-        """Lease up to `limit` due jobs and start them; return how many there were."""
+    async def _start(self, queue: str, limit: int) -> int:
+        """Lease up to `limit` due jobs of a queue and start them; return how many there were."""
         unsent = self._source is Source.UNSENT
         async with self._sessions() as session, session.begin():
             leases = Leases(session, self._worker.worker_id)
-            leased = await leases.claim(limit, LEASE, unsent=unsent, suspects=suspects)
+            leased = await leases.claim(queue, limit, LEASE, unsent=unsent)
         self._run(leased)
         return len(leased)
+
+    async def _start_suspect(self) -> bool:
+        """Lease and start a due job under which a process died, if there is one."""
+        unsent = self._source is Source.UNSENT
+        async with self._sessions() as session, session.begin():
+            leases = Leases(session, self._worker.worker_id)
+            leased = await leases.claim_suspect(list(self._slots), LEASE, unsent=unsent)
+        self._run(leased)
+        return bool(leased)
 
     def _run(self, leased: "Iterable[Leased]") -> None:
         for job in leased:
             running = self._worker.tasks.get(job.delivery_id)
             if running is not None:  # Redis gave it out before it was lost
                 self._hold(job.id, running, crashes=job.crashes)
-            elif self._worker.free_slots < 1:  # what Redis gives out has taken it meanwhile
+            elif (
+                self._slots[job.queue].free_count < 1
+            ):  # what Redis gives out has taken it meanwhile
                 self._ended.append(Release(job.id, timedelta(), job.crashes))
             else:
                 task = self._worker.run_local(
@@ -261,6 +281,7 @@ class Fallback:
                     [job.kind],
                     job_try=job.attempts + 1,
                     crashes=job.crashes,
+                    queue_name=self._slots[job.queue].queue_name,
                 )
                 self._hold(job.id, task, crashes=job.crashes)
 

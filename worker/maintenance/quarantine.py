@@ -31,7 +31,7 @@ REASON_CHARACTERS_MAX: Final = 500
 
 
 class Quarantine:
-    """One process's quarantine, a background duty."""
+    """One process's quarantine of one queue, a background duty."""
 
     name = "quarantine"
     step_timeout_s = 30.0
@@ -57,7 +57,8 @@ class Quarantine:
         try:
             entries = await self._read()
             kept = [entry for entry in entries if await self._keep(entry)]
-            self._state.quarantined, _ = await quarantine.count(self._redis, self._queue_name)
+            count, _ = await quarantine.count(self._redis, self._queue_name)
+            self._state.quarantined_of[self._queue_name] = count
         except (RedisError, OSError) as error:
             if diagnose(error).trouble is Trouble.CONNECTION:
                 raise

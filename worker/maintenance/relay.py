@@ -5,7 +5,8 @@ alone; Redis was flushed or restarted; or a single entry was lost. A sweep of th
 first and the last. A restart shows in Redis' own run id, and then the queue is rebuilt from the
 rows. Sending may be repeated without harm.
 
-One relay at a time sweeps, by an advisory lock in PostgreSQL. A rebuild goes in pages, each by
+Each queue has a relay in each process that serves it, and sends its own jobs alone. One relay of a
+queue at a time sweeps, by an advisory lock in PostgreSQL. A rebuild goes in pages, each by
 whichever relay holds a mark in Redis. How far it got is kept beside the mark, so that it goes on
 where it was, however long it takes and whoever dies; and before each page its relay sweeps.
 """
@@ -23,6 +24,7 @@ from uuid import UUID
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from db.dispatch import BEGINNING, Dispatch, Unsent
+from jobs._queue import DEFAULT, queue_key
 from jobs._wire import BELL_SUFFIX, QueuedJob, put, queued_job
 
 if TYPE_CHECKING:
@@ -158,7 +160,7 @@ class BatchSize:
 
 
 class Relay:
-    """One process's relay, a background duty."""
+    """One process's relay of one queue, a background duty."""
 
     name = "relay"
     step_timeout_s = STEP_TIMEOUT_S
@@ -169,15 +171,27 @@ class Relay:
         redis: "Redis",
         queue_name: str,
         events: "Events",
+        queue: str = DEFAULT,
     ) -> None:
+        """Relay one queue's jobs.
+
+        Args:
+            sessions: on the rows.
+            redis: where to.
+            queue_name: the key of the queue `default` in Redis.
+            events: where it is told what was sent.
+            queue: the name of the one that is relayed.
+        """
         self._sessions = sessions
         self._redis = redis
+        self._queue = queue
         self._queue_name = queue_name
+        self._key = key = queue_key(queue, queue_name)
         self._events = events
         self._token = secrets.token_hex(8)
-        self._run_id_key = f"{queue_name}:epoch"
-        self._spoiled_key = f"{queue_name}:spoiled"
-        self._mark_keys = (f"{queue_name}:rebuild", f"{queue_name}:rebuild:position")
+        self._run_id_key = f"{key}:epoch"
+        self._spoiled_key = f"{key}:spoiled"
+        self._mark_keys = (f"{key}:rebuild", f"{key}:rebuild:position")
         self._batch = BatchSize(BATCH_MAX)
         self._page_size = BatchSize(REBUILD_PAGE)
         self._refused_at: float | None = None
@@ -205,7 +219,7 @@ class Relay:
     async def _try_to_write(self) -> None:
         """Ring: a Redis that is full or read-only refuses that as it refuses a job."""
         async with asyncio.timeout(SEND_TIMEOUT_S):
-            await self._redis.zadd(self._queue_name + BELL_SUFFIX, {"ring": 0})
+            await self._redis.zadd(self._key + BELL_SUFFIX, {"ring": 0})
 
     async def round(self) -> Sent:
         """Sweep one batch; then send a page of a rebuild if Redis has restarted or was flushed."""
@@ -217,7 +231,7 @@ class Relay:
 
     async def _mend_queue(self) -> None:
         """Move aside what stands in the queue's place and is none; the rows have its jobs."""
-        keys = (self._queue_name, self._spoiled_key, self._run_id_key)
+        keys = (self._key, self._spoiled_key, self._run_id_key)
         async with asyncio.timeout(SEND_TIMEOUT_S):
             was_spoiled = await self._run_script(_MEND_QUEUE, keys, SPOILED_KEPT_S)
         if was_spoiled:
@@ -227,7 +241,7 @@ class Relay:
         """Send what was never sent, or long ago; nothing where another relay is at it."""
         limit = self._batch.jobs
         async with self._sessions() as session:
-            dispatch = Dispatch(session)
+            dispatch = Dispatch(session, self._queue)
             if not await dispatch.try_to_lead():
                 return NOTHING
             unsent = await dispatch.take_unsent(
@@ -299,15 +313,17 @@ class Relay:
     async def _forget_sent(self, limit: int) -> int:
         """Have sweeps send what was sent for later: a retry's delay, a job put back for an hour."""
         async with self._sessions() as session, session.begin():
-            return await Dispatch(session).forget_sent(limit, ahead=AHEAD)
+            return await Dispatch(session, self._queue).forget_sent(limit, ahead=AHEAD)
 
     async def _page(self, after: tuple[datetime, UUID], limit: int) -> Sequence[Unsent]:
         async with self._sessions() as session:
-            return await Dispatch(session).page_of_queued(after, limit, ahead=AHEAD)
+            return await Dispatch(session, self._queue).page_of_queued(after, limit, ahead=AHEAD)
 
     async def _mark_sent(self, page: Sequence[Unsent]) -> None:
         async with self._sessions() as session, session.begin():
-            await Dispatch(session).mark_sent([job.id for job in page], fresh=RESEND_AFTER / 2)
+            await Dispatch(session, self._queue).mark_sent(
+                [job.id for job in page], fresh=RESEND_AFTER / 2
+            )
 
     async def _release_mark(self) -> None:
         """Let any relay send the next page; without Redis, the mark expires by itself."""
@@ -336,7 +352,9 @@ def queued_jobs(jobs: Sequence[Unsent]) -> list[QueuedJob]:
     """Return jobs as they go through Redis."""
     return [
         queued_job(
-            job.redis_id or str(job.id), job.kind, job.payload_json, job.run_at, job.enqueued_at
+            *(job.redis_id or str(job.id), job.kind, job.payload_json),
+            *(job.run_at, job.enqueued_at),
+            queue=job.queue,
         )
         for job in jobs
     ]

@@ -73,7 +73,7 @@ EVENTS: Final = {
     ),
     "worker.other_queues": Event(
         WARNING,
-        "Workers of this database serve queues of other names: each sends all jobs to its own.",
+        "Workers of this database look for the same queues under other keys: jobs go to either.",
         ("queue", "others"),
     ),
     "job.finished": Event(

@@ -56,9 +56,10 @@ class Health:
         self._heartbeat = Heartbeat(
             *(sessions, self.state, kinds, redis_trouble),
             events=events,
-            queue_name=settings.queue_name,
+            queue_key=settings.queue_name,
+            queues=list(settings.slots),
         )
-        process = Process(settings.concurrency, self.state, self._loop_lag, self._backlog)
+        process = Process(sum(settings.slots.values()), self.state, self._loop_lag, self._backlog)
         self.metrics = Metrics(kinds, code_version(), process)
         self._server: Server | None = None
         events.subscribe(self.metrics.count)
@@ -109,9 +110,10 @@ class Health:
             self._server.stop()
 
     def _note_queues(self, fleet: "Sequence[Seen]") -> None:
-        """Note, and report once, that other workers of this database serve another queue."""
-        own = self._settings.queue_name
-        others = tuple(sorted({seen.queue for seen in fleet if seen.works} - {own}))
+        """Note, and report once, that workers of this database have queues of ours elsewhere."""
+        own, served = self._settings.queue_name, self._settings.slots.keys()
+        alike = [seen for seen in fleet if seen.works and not served.isdisjoint(seen.queues)]
+        others = tuple(sorted({seen.queue_key for seen in alike} - {own}))
         if others and others != self.state.other_queues:
             self._events.emit("worker.other_queues", queue=own, others=list(others))
         self.state.other_queues = others

@@ -54,7 +54,8 @@ class Heartbeat:
         redis_trouble: "Callable[[], Awaitable[str | None]]",
         *,
         events: "Events",
-        queue_name: str,
+        queue_key: str,
+        queues: "Sequence[str]",
     ) -> None:
         self.worker_id = uuid4()
         self._sessions = sessions
@@ -62,7 +63,8 @@ class Heartbeat:
         self._kinds = sorted(kinds)
         self._redis_trouble = redis_trouble
         self._events = events
-        self._queue_name = queue_name
+        self._queue_key = queue_key
+        self._queues = list(queues)
         self._version = code_version()
         self._began = False
 
@@ -106,7 +108,8 @@ class Heartbeat:
             state=state,
             mode=self._state.mode,
             jobs_running=self._state.jobs_running,
-            queue=self._queue_name,
+            queue_key=self._queue_key,
+            queues=self._queues,
         )
         async with self._sessions() as session, session.begin():
             workers = Workers(session)

@@ -29,12 +29,17 @@ class WorkerState:
     redis_trouble: str | None = None
     """What is wrong with Redis, a word of `servers.py`."""
     other_queues: tuple[str, ...] = ()
-    """Names of queues that other workers of this database serve: they take each other's jobs."""
-    quarantined: int = 0
-    """Members of the queue that cannot be jobs and are not yet in the record."""
+    """Where other workers of this database look for queues of ours: they take each other's jobs."""
+    quarantined_of: dict[str, int] = field(default_factory=dict)
+    """Members of each queue that cannot be jobs and are not yet in the record, by its key."""
     jobs_running: int = 0
     _answered_at: float | None = None
     _trouble: str | None = "no_answer_yet"
+
+    @property
+    def quarantined(self) -> int:
+        """Members of all queues that cannot be jobs and are not yet in the record."""
+        return sum(self.quarantined_of.values())
 
     def postgres_answered(self) -> None:
         """Note that PostgreSQL took this process's heartbeat."""
@@ -90,7 +95,7 @@ class WorkerState:
         """Return what somebody should mend though this process works."""
         found = [] if self.redis_trouble is None else [f"redis {self.redis_trouble}"]
         if self.other_queues:
-            found.append(f"other queues of this database: {', '.join(self.other_queues)}")
+            found.append(f"the same queues under other keys: {', '.join(self.other_queues)}")
         if self.quarantined:
             found.append(f"{self.quarantined} members of the queue are in quarantine")
         return found

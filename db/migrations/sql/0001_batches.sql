@@ -65,8 +65,10 @@ BEGIN
   IF follows.fault IS NOT NULL THEN
     -- The kind has changed since, or somebody took the key: the worker decides, and an operator
     -- sees it. A batch never hangs.
-    INSERT INTO {schema}.jobs (id, kind, payload, traceparent)
-      VALUES (batch.then_id, batch.then_kind, payload, batch.traceparent);
+    INSERT INTO {schema}.jobs (id, kind, payload, queue, traceparent)
+      VALUES (batch.then_id, batch.then_kind, payload, coalesce(
+        (SELECT queue FROM {schema}.job_kinds WHERE kind = batch.then_kind), 'default'),
+        batch.traceparent);
   END IF;
   RETURN true;
 END $$;
@@ -81,7 +83,7 @@ CREATE FUNCTION try_open_batch(
   p_traceparent text, p_parent uuid DEFAULT NULL
 ) RETURNS TABLE (
   "position" bigint, id uuid, created boolean, replaced boolean, run_at timestamptz,
-  then_id uuid, fault text, message text, hint text
+  then_id uuid, fault text, message text, hint text, queue text
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -145,7 +147,7 @@ BEGIN
   END IF;
   RETURN QUERY
     SELECT member.position, answer.id, answer.created, answer.replaced, due.run_at, NULL::uuid,
-           answer.fault, answer.message, answer.hint
+           answer.fault, answer.message, answer.hint, answer.queue
     FROM ROWS FROM (
       jsonb_to_recordset(p_members)
       AS (kind text, payload jsonb, key text, run_at timestamptz, delay_s float8, traceparent text)

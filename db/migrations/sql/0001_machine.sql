@@ -41,6 +41,7 @@ END $versions$;
 CREATE TABLE job_kinds (
   kind text CONSTRAINT job_kinds_pkey PRIMARY KEY,
   payload_schema jsonb NOT NULL,
+  queue text NOT NULL DEFAULT 'default',
   unique_for interval,
   replaces boolean NOT NULL DEFAULT false,
   registered_at timestamptz NOT NULL DEFAULT clock_timestamp()
@@ -54,6 +55,7 @@ CREATE TABLE jobs (
   -- Of the payload, where it identifies the job: the kind is unique for a time, and there is no key.
   unique_hash bigint,
   payload jsonb NOT NULL,
+  queue text NOT NULL DEFAULT 'default',
   state text NOT NULL DEFAULT 'queued'
     CONSTRAINT jobs_state_check
       CHECK (state IN ('queued', 'completed', 'rejected', 'dead', 'cancelled')),
@@ -84,17 +86,19 @@ CREATE TABLE jobs (
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
 CREATE UNIQUE INDEX jobs_kind_key_key ON jobs (kind, key) WHERE key IS NOT NULL;
 CREATE UNIQUE INDEX jobs_unique_hash_key ON jobs (kind, unique_hash) WHERE unique_hash IS NOT NULL;
-CREATE INDEX jobs_runnable_idx ON jobs (run_at, id) WHERE state = 'queued';
+CREATE INDEX jobs_runnable_idx ON jobs (queue, run_at, id)
+  WHERE state = 'queued' AND blocked_by IS DISTINCT FROM 'paused';
 -- What Redis never had: the relay's look for it costs as much as there is to find.
-CREATE INDEX jobs_undispatched_idx ON jobs (run_at, id)
-  WHERE state = 'queued' AND dispatched_at IS NULL;
+CREATE INDEX jobs_undispatched_idx ON jobs (queue, run_at, id)
+  WHERE state = 'queued' AND dispatched_at IS NULL AND blocked_by IS DISTINCT FROM 'paused';
 -- What Redis was sent, by when it could have run since: it is sent again if that is long ago.
-CREATE INDEX jobs_dispatched_idx ON jobs (greatest(run_at, dispatched_at))
-  WHERE state = 'queued' AND dispatched_at IS NOT NULL;
+CREATE INDEX jobs_dispatched_idx ON jobs (queue, greatest(run_at, dispatched_at))
+  WHERE state = 'queued' AND dispatched_at IS NOT NULL AND blocked_by IS DISTINCT FROM 'paused';
 -- Under what processes died: without Redis, each of these is claimed for itself.
-CREATE INDEX jobs_suspect_idx ON jobs (run_at, id) WHERE state = 'queued' AND crashes > 0;
+CREATE INDEX jobs_suspect_idx ON jobs (run_at, id)
+  WHERE state = 'queued' AND crashes > 0 AND blocked_by IS DISTINCT FROM 'paused';
 -- What waits for its environment or for a newer worker, as health and metrics count it.
-CREATE INDEX jobs_blocked_idx ON jobs (kind, blocked_by)
+CREATE INDEX jobs_blocked_idx ON jobs (blocked_by, kind)
   WHERE state = 'queued' AND blocked_by IS NOT NULL;
 CREATE INDEX jobs_batch_idx ON jobs (batch_id, state) WHERE batch_id IS NOT NULL;
 CREATE INDEX jobs_parent_idx ON jobs (parent_id) WHERE parent_id IS NOT NULL;
@@ -133,6 +137,17 @@ CREATE TABLE occurrences (
 );
 CREATE INDEX occurrences_job_id_idx ON occurrences (job_id);
 
+-- What does not run at the moment: one kind of job, or one queue. A pause that has ended stays for
+-- a while, until its jobs are let go.
+CREATE TABLE pauses (
+  target text CONSTRAINT pauses_pkey PRIMARY KEY
+    CONSTRAINT pauses_target_check CHECK (target ~ '^(kind|queue):.'),
+  by text NOT NULL,
+  reason text NOT NULL,
+  since timestamptz NOT NULL DEFAULT clock_timestamp(),
+  until timestamptz
+);
+
 -- One row per worker process, refreshed every few seconds, deleted after a long silence.
 CREATE TABLE workers (
   id uuid CONSTRAINT workers_pkey PRIMARY KEY,
@@ -144,7 +159,8 @@ CREATE TABLE workers (
     CONSTRAINT workers_state_check CHECK (state IN ('running', 'draining', 'stopped')),
   mode text NOT NULL CONSTRAINT workers_mode_check CHECK (mode IN ('normal', 'degraded')),
   jobs_running bigint NOT NULL DEFAULT 0,
-  queue text NOT NULL DEFAULT 'arq:queue',
+  queue_key text NOT NULL,
+  queues text[] NOT NULL,
   started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   seen_at timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (fillfactor = 50);
@@ -315,7 +331,7 @@ CREATE FUNCTION try_enqueue_job(
   p_kind text, p_payload jsonb, p_key text, p_run_at timestamptz, p_id uuid, p_traceparent text,
   p_batch uuid DEFAULT NULL, p_parent uuid DEFAULT NULL,
   OUT id uuid, OUT state text, OUT created boolean, OUT replaced boolean,
-  OUT fault text, OUT message text, OUT hint text
+  OUT fault text, OUT message text, OUT hint text, OUT queue text
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -367,14 +383,16 @@ BEGIN
   END IF;
   replaced := false;
   LOOP
-    INSERT INTO {schema}.jobs AS j (id, kind, key, unique_hash, payload, run_at, traceparent,
-                                     batch_id, parent_id)
-      VALUES (coalesce(p_id, {schema}.new_id()), p_kind, p_key, payload_hash, p_payload, due,
+    INSERT INTO {schema}.jobs AS j (id, kind, key, unique_hash, payload, queue, run_at,
+                                     traceparent, batch_id, parent_id)
+      VALUES (coalesce(p_id, {schema}.new_id()), p_kind, p_key, payload_hash, p_payload,
+              terms.queue, due,
               -- A caller's context for tracing is 55 characters; anything long is none.
               CASE WHEN length(p_traceparent) <= 200 THEN p_traceparent END,
               p_batch, p_parent)
       ON CONFLICT DO NOTHING
-      RETURNING j.id, j.state INTO try_enqueue_job.id, try_enqueue_job.state;
+      RETURNING j.id, j.state, j.queue
+        INTO try_enqueue_job.id, try_enqueue_job.state, try_enqueue_job.queue;
     created := FOUND;
     IF created THEN
       RETURN;

@@ -17,7 +17,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("DROP TRIGGER jobs_announce ON jobs")
-    for table in ("batches", "workers", "occurrences", "schedules", "webhook_endpoints"):
+    tables = ("batches", "workers", "pauses", "occurrences", "schedules", "webhook_endpoints")
+    for table in tables:
         op.drop_table(table)
     for function in (
         "cancel_batch",

@@ -314,7 +314,7 @@ async def test_a_worker_that_stops_gives_back_what_it_had_leased(settings, sessi
 async def leave_by_a_crash(sessions, job_id):
     """Have a job's row as a worker leaves it that died under the job."""
     async with sessions() as session, session.begin():
-        leased = await Leases(session, "dead").claim(100, timedelta(), unsent=False)
+        leased = await Leases(session, "dead").claim("default", 100, timedelta(), unsent=False)
         assert [one.id for one in leased] == [job_id]
 
 

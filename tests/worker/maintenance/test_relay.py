@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from db.dispatch import SENT_WHOLE_BYTES_MAX, TAKE_UNSENT, Dispatch
 from db.leases import CLAIM, CLAIM_SUSPECT, CLAIM_UNSENT, SUSPECT_IS_DUE, Leases
-from db.workers import BLOCKED, OLDEST_UNSENT
+from db.workers import BLOCKED, QUEUES
 from worker.maintenance import relay as module
 from worker.maintenance.relay import AHEAD, BATCH_MAX, GRACE, RESEND_AFTER, Relay
 from worker.monitoring.events import Events
@@ -123,7 +123,7 @@ async def test_while_one_relay_sweeps_another_does_not(relay, sessions):
     await relay.round()
     await accept(sessions)
     async with sessions() as session:
-        assert await Dispatch(session).try_to_lead()
+        assert await Dispatch(session, "default").try_to_lead()
         assert (await relay.round()).jobs == 0
     assert (await relay.round()).jobs == 1
 
@@ -132,7 +132,7 @@ async def test_a_job_that_runs_from_its_row_is_sent_once_its_lease_is_over(relay
     await relay.round()
     await accept(sessions)
     async with sessions() as session, session.begin():
-        await Leases(session, "somebody").claim(1, timedelta(seconds=30), unsent=False)
+        await Leases(session, "somebody").claim("default", 1, timedelta(seconds=30), unsent=False)
     assert (await relay.round()).jobs == 0
 
     async with sessions() as session, session.begin():
@@ -258,14 +258,23 @@ async def test_a_sweep_reads_neither_what_is_sent_nor_what_is_due_tomorrow(relay
         )
         await session.execute(text("ANALYZE jobs"))
 
-    sweep = {"limit": BATCH_MAX, "ahead": AHEAD, "grace": GRACE, "resend_after": RESEND_AFTER}
+    sweep = {
+        "queue": "default",
+        "limit": BATCH_MAX,
+        "ahead": AHEAD,
+        "grace": GRACE,
+        "resend_after": RESEND_AFTER,
+    }
+    queues = {"queues": ["default"]}
     assert await pages_read(sessions, TAKE_UNSENT, sweep) <= PAGES_READ_MAX
-    assert await pages_read(sessions, OLDEST_UNSENT, {}) <= PAGES_READ_MAX
-    assert await pages_read(sessions, SUSPECT_IS_DUE, {}) <= PAGES_READ_MAX
+    # Five looks into indexes for each queue.
+    assert await pages_read(sessions, QUEUES, {"counted": 1, "shown": 1}) <= 2 * PAGES_READ_MAX
+    assert await pages_read(sessions, SUSPECT_IS_DUE, queues) <= PAGES_READ_MAX
     assert await pages_read(sessions, BLOCKED, {"counted": 1, "shown": 1}) <= PAGES_READ_MAX
     lease = {"limit": 16, "lease": timedelta(seconds=1), "worker": "w"}
-    for claim in (CLAIM_SUSPECT, CLAIM_UNSENT):
-        assert await pages_read(sessions, claim, lease) <= PAGES_READ_MAX
+    assert await pages_read(sessions, CLAIM_SUSPECT, lease | queues) <= PAGES_READ_MAX
+    lease["queue"] = "default"
+    assert await pages_read(sessions, CLAIM_UNSENT, lease) <= PAGES_READ_MAX
     assert await pages_read(sessions, CLAIM, lease) <= PAGES_WRITTEN_MAX
 
 

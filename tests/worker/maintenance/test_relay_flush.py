@@ -96,7 +96,7 @@ async def test_what_a_rebuild_sent_is_not_swept_as_well(relay, sessions, redis):
     ids = await fill(sessions, 50)
     async with sessions() as session:
         # Another relay sweeps, so that this one only rebuilds.
-        assert await Dispatch(session).try_to_lead()
+        assert await Dispatch(session, "default").try_to_lead()
         assert await rebuild(relay) == len(ids)
 
     assert (await relay.round()).jobs == 0

@@ -53,7 +53,8 @@ def heart(sessions, state, redis_state, *subscribers):
     return Heartbeat(
         *(sessions, state, KINDS, redis_state.trouble),
         events=Events(*subscribers),
-        queue_name="arq:queue",
+        queue_key="arq:queue",
+        queues=["default"],
     )
 
 
@@ -301,7 +302,7 @@ async def test_workers_of_another_queue_on_the_same_database_are_told(
         await backlog.step()
 
     assert emitted == [("worker.other_queues", {"queue": "letters", "others": ["arq:queue"]})]
-    assert health.state.warnings() == ["other queues of this database: arq:queue"]
+    assert health.state.warnings() == ["the same queues under other keys: arq:queue"]
 
 
 async def test_jobs_that_wait_for_their_environment_are_counted_by_kind_and_cause(sessions):

@@ -53,7 +53,9 @@ def content(page):
 
 
 def seen(*, mode="normal", state="running", silent=False):
-    return Seen(uuid4(), "host", 1, "1.0", ["a"], state, mode, 0, "arq:queue", NOW, NOW, silent)
+    return Seen(
+        uuid4(), "host", 1, "1.0", ["a"], state, mode, 0, "arq:queue", ["default"], NOW, NOW, silent
+    )
 
 
 async def test_a_process_that_runs_is_live_whatever_its_servers_do(pages, state):
@@ -173,13 +175,13 @@ async def test_what_blocks_jobs_and_what_somebody_should_mend_is_shown(pages, st
     blocked = Blocked("send_letter", "environment:42501", 7, 60.0)
     pages.backlog.last = Snapshot(Backlog(0, 7, 0, 0.0, 0.0, (blocked,)), [seen()], clock.now)
     state.other_queues = ("letters",)
-    state.quarantined = 2
+    state.quarantined_of["arq:queue"] = 2
 
     status, answer = content(await pages.find("/readyz"))
 
     assert (status, answer["reasons"]) == (200, [])
     assert answer["warnings"] == [
-        "other queues of this database: letters",
+        "the same queues under other keys: letters",
         "2 members of the queue are in quarantine",
         "send_letter is blocked by environment:42501",
     ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from db.enqueue import Candidate, Verdict, accept_many
 from db.errors import Trouble, diagnose
+from jobs._queue import DEFAULT
 from jobs._wire import QueuedJob, milliseconds, put
 from worker.cli.enqueue.lines import BadLine, JobLine, Line, parse_line
 from worker.errors import TellerError
@@ -160,5 +161,6 @@ def _queued_job(verdict: Verdict, candidate: Candidate) -> QueuedJob:
     return QueuedJob(
         id=str(verdict.id),
         kind=candidate.kind,
+        queue=verdict.queue or DEFAULT,
         run_at_ms=None if run_at is None else milliseconds(run_at),
     )

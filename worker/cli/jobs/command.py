@@ -58,6 +58,7 @@ StateName = Literal["queued", "completed", "rejected", "dead", "cancelled"]
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Job ids, or arq's own.")]
 State = Annotated[StateName | None, typer.Option(help="Only jobs in this state.")]
 Kind = Annotated[str | None, typer.Option(help="Only jobs of this kind.")]
+Queue = Annotated[str | None, typer.Option(help="Only jobs of this queue.")]
 Since = Annotated[
     str | None, typer.Option(help="Only jobs accepted since: 30m, 2h, 7d, or 2026-01-31T09:00.")
 ]
@@ -81,6 +82,7 @@ def list_(  # noqa: PLR0913 - the options of a command line
     *,
     state: State = None,
     kind: Kind = None,
+    queue: Queue = None,
     since: Since = None,
     error: Error = None,
     limit: Limit = PAGE,
@@ -88,7 +90,7 @@ def list_(  # noqa: PLR0913 - the options of a command line
     json: Json = False,
 ) -> None:
     """List jobs, newest first, a page at a time."""
-    which = Filter(state, kind, _since(since), error)
+    which = Filter(state, kind, queue, _since(since), error)
     _run(_list(which, _position(after), limit, json=json))
 
 
@@ -111,6 +113,7 @@ def retry(  # noqa: PLR0913 - the options of a command line
     ids: Ids = None,
     *,
     kind: Kind = None,
+    queue: Queue = None,
     since: Since = None,
     error: Error = None,
     every: All = False,
@@ -122,7 +125,7 @@ def retry(  # noqa: PLR0913 - the options of a command line
     Their attempts start anew, their errors are kept. With --dry-run the handlers run now, in
     transactions that are rolled back, and nothing changes.
     """
-    which = _choice(ids, Filter("dead", kind, _since(since), error), every=every)
+    which = _choice(ids, Filter("dead", kind, queue, _since(since), error), every=every)
     if dry_run:
         _run(_dry_run(ids, which))
     else:
@@ -134,6 +137,7 @@ def cancel(  # noqa: PLR0913 - the options of a command line
     ids: Ids = None,
     *,
     kind: Kind = None,
+    queue: Queue = None,
     since: Since = None,
     error: Error = None,
     every: All = False,
@@ -144,7 +148,7 @@ def cancel(  # noqa: PLR0913 - the options of a command line
 
     A job that runs at this moment is stopped.
     """
-    which = _choice(ids, Filter("queued", kind, _since(since), error), every=every)
+    which = _choice(ids, Filter("queued", kind, queue, _since(since), error), every=every)
     _run(_cancel(ids, which, reason, yes=yes))
 
 

@@ -144,6 +144,7 @@ def _facts(job: Whole, *, payload: bool) -> list[tuple[str, str]]:
         ("id in Redis", job.redis_id or str(job.id)),
         ("kind", job.kind),
         ("key", job.key or ""),
+        ("queue", job.queue),
         ("state", job.state),
         ("attempts", str(job.attempts)),
         ("accepted", _time(job.enqueued_at)),

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from arq.constants import retry_key_prefix as RETRY_PREFIX  # noqa: N812 - a constant
 
-from jobs._wire import ABORTS, BELL_SUFFIX, IN_PROGRESS_PREFIX, JOB_PREFIX, QUEUE, job_id_of
+from jobs._queue import QUEUE
+from jobs._wire import ABORTS, BELL_SUFFIX, IN_PROGRESS_PREFIX, JOB_PREFIX, job_id_of
 from worker.dev.chaos.faults.kind import Kind, Recovery
 from worker.dev.chaos.retrying import retry_until_up
 from worker.loop.scripts import CLAIMS_KEY_PREFIX, QUARANTINE_SUFFIX
