@@ -2,6 +2,7 @@
 
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 import orjson
 from sqlalchemy import event
@@ -25,10 +26,12 @@ from db.errors import sqlstate_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sqlalchemy.engine import ExceptionContext, ExecutionContext
+    from sqlalchemy.engine import Dialect, ExceptionContext, ExecutionContext
     from sqlalchemy.pool import PoolResetState
 
 DRIVER: Final = "postgresql+asyncpg"
+
+_connectors: "WeakKeyDictionary[Dialect, Connector]" = WeakKeyDictionary()
 
 PUBLIC: Final = "public"
 """The schema where the tables are, if no other was chosen; every database has it."""
@@ -91,6 +94,7 @@ def create_engine(
             "prepared_statement_cache_size": STATEMENTS_REMEMBERED_MAX,
         },
     )
+    _connectors[engine.dialect] = connector
     event.listen(engine.sync_engine, "checkout", _replace_if_closed)
     event.listen(engine.sync_engine, "reset", _end_own_transaction)
     event.listen(engine.sync_engine, "checkin", _close_if_unfit)
@@ -98,6 +102,11 @@ def create_engine(
         event.listen(engine.sync_engine, how, _judge)
     event.listen(engine.sync_engine, "handle_error", _doom_if_read_only)
     return engine
+
+
+def connector_of(engine: AsyncEngine) -> Connector:
+    """Return what opens the connections of an engine, for one that its pool shall not hold."""
+    return _connectors[engine.dialect]
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ tells: one that is refused, silent or can only read shows that the server is awa
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-import asyncpg
+from db.engine import connector_of
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -35,9 +35,7 @@ class ServerProbe:
         connection = None
         try:
             async with asyncio.timeout(PROBE_WAIT_S):
-                dialect = self._engine.sync_engine.dialect
-                _, where = dialect.create_connect_args(self._engine.url)
-                connection = await asyncpg.connect(**where, timeout=PROBE_WAIT_S)
+                connection = await connector_of(self._engine).open()
                 return bool(await connection.fetchval(WRITES))
         except Exception:  # noqa: BLE001 - whatever stands in the way, no job gets through either
             return False
