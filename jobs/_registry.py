@@ -4,7 +4,7 @@ from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ._payload import Payload
+
+
+TESTING: Final = "testing"
+"""The one file without an underscore that is no job: what tests of jobs import."""
 
 
 class RegistryError(Exception):
@@ -34,7 +38,7 @@ def registry() -> "Mapping[str, Job]":
     package = import_module(__package__ or "jobs")
     found: dict[str, Job] = {}
     for module in sorted(iter_modules(package.__path__), key=lambda module: module.name):
-        if module.name.startswith("_"):
+        if module.name.startswith("_") or module.name == TESTING:
             continue
         one = _job_in(f"{package.__name__}.{module.name}")
         if one.kind in found:

@@ -5,11 +5,8 @@ flush, stop or count what it finds. Where servers are given instead, each proces
 Redis database. A migrated template database is made once in a process; every module gets a copy.
 """
 
-import asyncio
 import os
-import uuid
 
-import asyncpg
 import pytest
 import redis.asyncio as redis_asyncio
 from sqlalchemy import make_url
@@ -17,12 +14,12 @@ from sqlalchemy import make_url
 from db.engine import create_engine, create_sessions
 from tests import servers as versions
 from tests.letters import add_samples, in_the_folder
-from worker.app import migrate_database
+from worker.dev.pytest_plugin import Databases
 from worker.dev.servers import Stack
 from worker.dev.servers.programs import POSTGRES_OVERRIDE
 
 POOL_SIZE = 24
-SERVER_FIXTURES = {"servers", "stack", "valkey", "fragile", "lasting"}
+SERVER_FIXTURES = {"servers", "teller_databases", "stack", "valkey", "fragile", "lasting"}
 """Whatever starts a server or connects to a given one."""
 
 
@@ -43,50 +40,6 @@ def pytest_collection_modifyitems(items):
             item.add_marker("needs_servers")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
-
-
-class Databases:
-    """Makes and drops databases on one server."""
-
-    def __init__(self, server_url):
-        self.server_url = server_url
-        # The default writes every page to the WAL: here that takes ten times as long.
-        version = int(self.execute("SHOW server_version_num"))
-        self._how = "STRATEGY FILE_COPY" if version >= 150_000 else ""
-        self.template = self.create()
-        asyncio.run(_migrate(self.url(self.template)))
-
-    def url(self, name):
-        return make_url(self.server_url).set(database=name).render_as_string(hide_password=False)
-
-    def create(self, template="template1"):
-        name = f"teller_test_{uuid.uuid4().hex[:12]}"
-        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" {self._how}')
-        return name
-
-    def copy(self):
-        return self.create(self.template)
-
-    def drop(self, name):
-        self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-
-    def execute(self, statement):
-        async def run():
-            connection = await asyncpg.connect(self.server_url)
-            try:
-                return await connection.fetchval(statement)
-            finally:
-                await connection.close()
-
-        return asyncio.run(run())
-
-
-async def _migrate(url):
-    engine = create_engine(url, pool_size=2, application_name="teller-tests")
-    await migrate_database(engine)
-    async with engine.begin() as connection:
-        await add_samples(connection)
-    await engine.dispose()
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +64,7 @@ def _own_redis_database(url):
 
 @pytest.fixture(scope="session")
 def databases(servers):
-    made = Databases(servers[0])
+    made = Databases(servers[0], add_samples)
     yield made
     made.drop(made.template)
 
@@ -119,17 +72,15 @@ def databases(servers):
 @pytest.fixture(scope="module")
 def database_url(databases):
     """The URL of a migrated database that this module has for itself."""
-    name = databases.copy()
-    yield databases.url(name)
-    databases.drop(name)
+    with databases.copy() as url:
+        yield url
 
 
 @pytest.fixture
 def new_database_url(databases):
     """The URL of a migrated database that this test has for itself."""
-    name = databases.copy()
-    yield databases.url(name)
-    databases.drop(name)
+    with databases.copy() as url:
+        yield url
 
 
 @pytest.fixture
