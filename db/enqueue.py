@@ -103,6 +103,8 @@ class FollowUp:
     delay: "timedelta | None" = None
     """From when it is accepted, by the server's clock."""
     traceparent: str | None = None
+    in_batch: bool = False
+    """Whether it joins the running job's own batch."""
 
     def as_json(self) -> dict[str, Any]:
         """Return what the SQL function `enqueue_follow_ups` takes."""
@@ -114,6 +116,7 @@ class FollowUp:
             "run_at": self.run_at,
             "delay": None if self.delay is None else self.delay.total_seconds(),
             "traceparent": self.traceparent,
+            "in_batch": self.in_batch,
         }
 
 
@@ -132,6 +135,44 @@ async def accept_follow_ups(
     driver = await driver_of(session)
     wanted = orjson.dumps([one.as_json() for one in follow_ups]).decode()
     rows = await driver.fetch(ENQUEUE_FOLLOW_UPS, parent, wanted)
+    return {row["id"]: row["run_at"] for row in rows}
+
+
+OPEN_BATCH: Final = clean("SELECT * FROM open_batch_in_job($1, $2::jsonb)")
+
+
+@dataclass(frozen=True, slots=True)
+class NewBatch:
+    """A batch that a running job opens."""
+
+    id: UUID
+    members: "Sequence[FollowUp]"
+    then_kind: str | None
+    then_payload_json: str | None
+    key: str | None
+    on_dead: str
+    traceparent: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what the SQL function `open_batch_in_job` takes."""
+        payload_json = self.then_payload_json
+        return {
+            "id": self.id,
+            "members": [one.as_json() for one in self.members],
+            "then_kind": self.then_kind,
+            "then_payload": None if payload_json is None else orjson.Fragment(payload_json),
+            "key": self.key,
+            "on_dead": self.on_dead,
+            "traceparent": self.traceparent,
+        }
+
+
+async def accept_batch(
+    session: "AsyncSession", parent: UUID, batch: NewBatch
+) -> dict[UUID, datetime | None]:
+    """Open a batch in a running job's transaction, by one statement; see `accept_follow_ups`."""
+    driver = await driver_of(session)
+    rows = await driver.fetch(OPEN_BATCH, parent, orjson.dumps(batch.as_json()).decode())
     return {row["id"]: row["run_at"] for row in rows}
 
 

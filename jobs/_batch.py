@@ -1,8 +1,12 @@
 """What the job that follows a batch is told of it."""
 
+from typing import Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
+
+OnDead = Literal["go_on", "hold"]
+"""Whether a dead member counts as over, or holds its batch until it was retried with success."""
 
 
 class BatchEnd(BaseModel):

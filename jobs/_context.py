@@ -4,22 +4,26 @@ The one file of the machine that names types of the database and of services; it
 neither, so a job stays light.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid5
 
+from ._batch import OnDead
 from ._errors import TooManyFollowUpsError, UnknownKindError
 from ._payload import Payload
 from ._progress import ShowProgress, show_nobody
-from ._request import CheckedRequest, Request, check
+from ._request import CheckedRequest, Request, check, checked_key
 
 if TYPE_CHECKING:
     from db.store import Store
 
     from ._services import Services
 
+MEMBERS_MAX: Final = 10_000
+"""Jobs in one batch that a run opens: they are accepted by one statement of its transaction."""
+BATCHES_MAX: Final = 10
 FOLLOW_UPS_MAX: Final = 1_000
 """Jobs that one run may enqueue: they are written in one statement of its transaction."""
 
@@ -30,6 +34,19 @@ class FollowUp:
 
     id: UUID
     request: CheckedRequest
+    in_batch: bool = False
+    """Whether it is in the same batch as the handler's own job."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewBatch:
+    """A batch that a handler has opened; it exists once the handler's own job has taken effect."""
+
+    id: UUID
+    members: Sequence[CheckedRequest]
+    then: CheckedRequest | None
+    key: str | None
+    on_dead: OnDead
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +65,8 @@ class Context:
     """The kinds that can be enqueued; None: they are not checked here."""
     follow_ups: list[FollowUp] = field(default_factory=list)
     """What the handler has enqueued so far."""
+    batches: list[NewBatch] = field(default_factory=list)
+    """What batches it has opened so far."""
 
     async def enqueue(
         self,
@@ -56,6 +75,7 @@ class Context:
         key: str | None = None,
         delay: timedelta | None = None,
         run_at: datetime | None = None,
+        in_batch: bool = False,
     ) -> UUID:
         """Enqueue another job, in this job's transaction: it exists if and only if this one does.
 
@@ -68,6 +88,8 @@ class Context:
                 the job that has it stands.
             delay: from the commit until it runs, by the server's clock.
             run_at: when it runs, instead.
+            in_batch: whether it joins the batch of this job, which then waits for it too; a job
+                that is in none fails.
 
         Returns:
             Its id, unless the key is taken. The same in every try of this job.
@@ -76,22 +98,63 @@ class Context:
             UnknownKindError, InvalidPayloadError, InvalidKeyError, InvalidTimeError,
             TooManyFollowUpsError: it cannot be enqueued.
         """
-        return self._add(Request(payload, key, run_at, delay))
+        return self._add(Request(payload, key, run_at, delay), in_batch=in_batch)
 
-    async def enqueue_many(self, requests: Iterable[Payload | Request]) -> list[UUID]:
+    async def enqueue_many(
+        self, requests: Iterable[Payload | Request], *, in_batch: bool = False
+    ) -> list[UUID]:
         """Enqueue other jobs like `enqueue`; one with a key or a time is a `Request`."""
-        return [self._add(request) for request in requests]
+        return [self._add(request, in_batch=in_batch) for request in requests]
 
-    def _add(self, request: Payload | Request) -> UUID:
-        checked = check(request)
+    async def batch(
+        self,
+        requests: Iterable[Payload | Request],
+        *,
+        then: Payload | None = None,
+        key: str | None = None,
+        on_dead: OnDead = "go_on",
+    ) -> UUID:
+        """Open a batch in this job's transaction: it exists if and only if this job takes effect.
+
+        Args:
+            requests: its members, `MEMBERS_MAX` at most. They may add others (`in_batch`).
+            then: the job that follows when all of them are over, exactly once.
+            key: the same key with the same members is the same batch.
+            on_dead: whether a dead member counts as over, or holds the batch.
+
+        Returns:
+            Its id, unless the key is taken. The same in every try of this job.
+
+        Raises:
+            UnknownKindError, InvalidPayloadError, InvalidKeyError, InvalidTimeError,
+            TooManyFollowUpsError: it cannot be opened.
+        """
+        members = [self._checked(request) for request in requests]
+        if len(members) > MEMBERS_MAX:
+            raise TooManyFollowUpsError(
+                f"a job opens a batch of {MEMBERS_MAX:,} jobs at most: let members add others"
+            )
+        if len(self.batches) >= BATCHES_MAX:
+            raise TooManyFollowUpsError(f"a job opens at most {BATCHES_MAX} batches in one run")
+        batch_id = uuid5(self.job_id, f"batch:{len(self.batches)}")
+        follows = None if then is None else self._checked(then)
+        self.batches.append(NewBatch(batch_id, members, follows, checked_key(key), on_dead))
+        return batch_id
+
+    def _add(self, request: Payload | Request, *, in_batch: bool) -> UUID:
+        checked = self._checked(request)
         position = len(self.follow_ups)
-        if self.kinds is not None and checked.kind not in self.kinds:
-            raise UnknownKindError(f"no job of the kind {checked.kind[:100]!r} is registered")
         if position >= FOLLOW_UPS_MAX:
             raise TooManyFollowUpsError(
                 f"a job enqueues at most {FOLLOW_UPS_MAX:,} others in one run: "
                 "enqueue one that enqueues the rest"
             )
         job_id = uuid5(self.job_id, f"{checked.kind}:{position}")
-        self.follow_ups.append(FollowUp(job_id, checked))
+        self.follow_ups.append(FollowUp(job_id, checked, in_batch))
         return job_id
+
+    def _checked(self, request: Payload | Request) -> CheckedRequest:
+        checked = check(request)
+        if self.kinds is not None and checked.kind not in self.kinds:
+            raise UnknownKindError(f"no job of the kind {checked.kind[:100]!r} is registered")
+        return checked

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal
 from uuid import UUID
 
+from .._batch import OnDead
 from .._request import Enqueued
 from .sql import document_of, raise_refusal, storable
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
     from .._request import CheckedRequest
     from .sql import JobTable
-
-OnDead = Literal["go_on", "hold"]
 
 # One statement for the batch and all of its members.
 OPEN: Final = """

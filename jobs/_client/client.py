@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
+    from .._batch import OnDead
     from .._payload import Payload
     from .._request import CheckedRequest
-    from .batch_sql import OnDead, Opened
+    from .batch_sql import Opened
 
 
 class Client:

@@ -42,13 +42,13 @@ TRY_ENQUEUE: Final = """
     FROM ROWS FROM (
       pg_catalog.jsonb_to_recordset(CAST(:requests AS pg_catalog.jsonb))
       AS (kind pg_catalog.text, payload pg_catalog.jsonb, key pg_catalog.text,
-          run_at pg_catalog.timestamptz, delay_s pg_catalog.float8, traceparent pg_catalog.text)
-    ) WITH ORDINALITY AS request (kind, payload, key, run_at, delay_s, traceparent, position)
+          run_at pg_catalog.timestamptz, delay pg_catalog.float8, traceparent pg_catalog.text)
+    ) WITH ORDINALITY AS request (kind, payload, key, run_at, delay, traceparent, position)
     CROSS JOIN LATERAL (
       SELECT coalesce(
         request.run_at,
         pg_catalog.clock_timestamp()
-          OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => request.delay_s)
+          OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => request.delay)
       ) AS run_at
     ) AS due
     CROSS JOIN LATERAL {schema}.try_enqueue_job(
@@ -209,7 +209,7 @@ def _row(request: CheckedRequest) -> str:
             "kind": request.kind,
             "key": request.key,
             "run_at": request.run_at,
-            "delay_s": None if request.delay is None else request.delay.total_seconds(),
+            "delay": None if request.delay is None else request.delay.total_seconds(),
             "traceparent": request.traceparent,
         }
     ).decode()

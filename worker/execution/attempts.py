@@ -12,7 +12,7 @@ from db.engine import ONE_MOMENT
 from db.execution import Record
 from db.transaction import JobTransaction, snapshot_session
 from jobs import Context
-from worker.execution.follow_ups import write_follow_ups
+from worker.execution.follow_ups import open_batches, write_follow_ups
 from worker.execution.outcome import (
     Finished,
     Later,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from db.store import Store
     from jobs import Job, Payload
-    from jobs._context import FollowUp
+    from jobs._context import FollowUp, NewBatch
     from jobs._progress import ShowProgress
     from jobs._services import Services
     from jobs._wire import QueuedJob
@@ -53,6 +53,7 @@ class Answered:
 
     outcome: Finished | Later
     follow_ups: "Sequence[FollowUp]"
+    batches: "Sequence[NewBatch]"
 
 
 class Attempts:
@@ -86,7 +87,7 @@ class Attempts:
             context = self._context(delivery, transaction.session)
             answer = await call_handler(job, context, payload)
             await transaction.conclude()
-            answered = Answered(outcome_of(answer), context.follow_ups)
+            answered = Answered(outcome_of(answer), context.follow_ups, context.batches)
             if not keeps_effects(answered.outcome):
                 await transaction.restart()
             return await self._conclude(transaction, job, delivery, answered, window)
@@ -104,7 +105,7 @@ class Attempts:
             context = self._context(delivery, session)
             outcome = outcome_of(await call_handler(job, context, payload))
         async with JobTransaction(self._engine) as transaction:
-            answered = Answered(outcome, context.follow_ups)
+            answered = Answered(outcome, context.follow_ups, context.batches)
             return await self._conclude(transaction, job, delivery, answered, window)
 
     def _context(self, delivery: "Delivery", session: "AsyncSession") -> Context:
@@ -129,8 +130,12 @@ class Attempts:
         """Write the outcome and commit, unless another worker finished first."""
         session, outcome = transaction.session, answered.outcome
         to_send: list[QueuedJob] = []
-        if answered.follow_ups and keeps_effects(outcome):
-            to_send = await write_follow_ups(session, delivery.job.id, answered.follow_ups)
+        if keeps_effects(outcome):
+            parent = delivery.job.id
+            if answered.follow_ups:
+                to_send += await write_follow_ups(session, parent, answered.follow_ups)
+            if answered.batches:
+                to_send += await open_batches(session, parent, answered.batches)
         if not await _write(Record(session), job, delivery, outcome):
             await transaction.restart()
             return await lost(session, delivery, job)

@@ -75,7 +75,7 @@ END $$;
 
 -- Open a batch and accept its members, or return why not; the first row is the batch, the others
 -- are its members in their order. Each member is an object with kind and payload, and maybe key,
--- run_at, delay_s and traceparent. A member that was accepted before joins the batch; one that is
+-- run_at, delay (in seconds), traceparent and id. A member that was accepted before joins the batch; one that is
 -- in another batch is refused (TL007). The same key again returns the batch opened before, without
 -- its members, if it was asked for the same. An empty batch fires at once.
 CREATE FUNCTION try_open_batch(
@@ -89,7 +89,7 @@ CREATE FUNCTION try_open_batch(
 DECLARE
   batch {schema}.batches;
   asked CONSTANT bigint := jsonb_hash_extended(jsonb_build_array(
-    (SELECT jsonb_agg(member - '{run_at,delay_s,traceparent}'::text[] ORDER BY n)
+    (SELECT jsonb_agg(member - '{id,run_at,delay,traceparent,in_batch}'::text[] ORDER BY n)
      FROM jsonb_array_elements(p_members) WITH ORDINALITY AS asked_for (member, n)),
     p_then_kind, p_then_payload, p_on_dead), 0);
   then_schema jsonb;
@@ -150,15 +150,16 @@ BEGIN
            answer.fault, answer.message, answer.hint, answer.queue
     FROM ROWS FROM (
       jsonb_to_recordset(p_members)
-      AS (kind text, payload jsonb, key text, run_at timestamptz, delay_s float8, traceparent text)
-    ) WITH ORDINALITY AS member (kind, payload, key, run_at, delay_s, traceparent, position)
+      AS (kind text, payload jsonb, key text, run_at timestamptz, delay float8, traceparent text,
+          id uuid)
+    ) WITH ORDINALITY AS member (kind, payload, key, run_at, delay, traceparent, id, position)
     CROSS JOIN LATERAL (
       SELECT coalesce(
-        member.run_at, clock_timestamp() + make_interval(secs => member.delay_s)) AS run_at
+        member.run_at, clock_timestamp() + make_interval(secs => member.delay)) AS run_at
     ) AS due
     CROSS JOIN LATERAL {schema}.try_enqueue_job(
-      member.kind, member.payload, member.key, due.run_at, NULL, member.traceparent,
-      p_batch => batch.id
+      member.kind, member.payload, member.key, due.run_at, member.id, member.traceparent,
+      p_parent => p_parent, p_batch => batch.id
     ) AS answer;
   IF NOT FOUND THEN
     PERFORM {schema}.fire_batch(batch.id);
@@ -184,6 +185,33 @@ BEGIN
     batch := coalesce(batch, answer.id);
   END LOOP;
   RETURN batch;
+END $$;
+
+-- Open a batch in a running job's transaction, or raise why not. It is an object with id, members,
+-- then_kind, then_payload, key, on_dead and traceparent. Returns the members that are new, with
+-- their time.
+CREATE FUNCTION open_batch_in_job(p_parent uuid, p_batch jsonb)
+RETURNS TABLE (id uuid, run_at timestamptz)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  answer record;
+BEGIN
+  FOR answer IN
+    SELECT * FROM {schema}.try_open_batch(
+      p_batch->'members', p_batch->>'then_kind', nullif(p_batch->'then_payload', 'null'),
+      p_batch->>'key', p_batch->>'on_dead', (p_batch->>'id')::uuid, p_batch->>'traceparent',
+      p_parent)
+  LOOP
+    IF answer.fault IS NOT NULL THEN
+      RAISE EXCEPTION USING
+        ERRCODE = answer.fault, MESSAGE = answer.message, HINT = answer.hint;
+    END IF;
+    IF answer.position > 0 AND answer.created THEN
+      id := answer.id;
+      run_at := answer.run_at;
+      RETURN NEXT;
+    END IF;
+  END LOOP;
 END $$;
 
 -- How far a batch is; no row where there is none. It is open, fired, cancelled, or held by its dead.

@@ -452,7 +452,7 @@ END $$;
 -- Accept one job, or raise why not (SQLSTATE TL001 to TL005, see try_enqueue_job).
 CREATE FUNCTION accept_job(
   p_kind text, p_payload jsonb, p_key text, p_run_at timestamptz, p_id uuid, p_traceparent text,
-  p_parent uuid DEFAULT NULL,
+  p_parent uuid DEFAULT NULL, p_batch uuid DEFAULT NULL,
   OUT id uuid, OUT state text, OUT created boolean, OUT replaced boolean
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -460,7 +460,8 @@ DECLARE
 BEGIN
   SELECT * INTO answer
     FROM {schema}.try_enqueue_job(
-      p_kind, p_payload, p_key, p_run_at, p_id, p_traceparent, p_parent => p_parent);
+      p_kind, p_payload, p_key, p_run_at, p_id, p_traceparent, p_parent => p_parent,
+      p_batch => p_batch);
   IF answer.fault IS NOT NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = answer.fault, MESSAGE = answer.message, HINT = answer.hint;
@@ -472,14 +473,15 @@ BEGIN
 END $$;
 
 -- Accept the jobs that a running one enqueues, in its own transaction, or raise why not. Each is an
--- object with kind and payload, and maybe id, key, run_at, delay (in seconds) and traceparent.
--- Returns those that are new, with their time where it is not now; where a key is taken, the job
+-- object with kind and payload, and maybe id, key, run_at, delay (in seconds), traceparent,
+-- and in_batch: true where it joins the running job's own batch. Returns those that are new, with their time where it is not now; where a key is taken, the job
 -- that has it stands. Keys are taken in order, so that two jobs with the same ones cannot deadlock.
 CREATE FUNCTION enqueue_follow_ups(p_parent uuid, p_follow_ups jsonb)
 RETURNS TABLE (id uuid, run_at timestamptz)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   one jsonb;
+  own_batch uuid;
   accepted record;
 BEGIN
   FOR one IN
@@ -488,9 +490,18 @@ BEGIN
   LOOP
     run_at := coalesce((one->>'run_at')::timestamptz,
                        clock_timestamp() + make_interval(secs => (one->>'delay')::float8));
+    IF (one->>'in_batch')::boolean AND own_batch IS NULL THEN
+      SELECT batch_id INTO own_batch FROM {schema}.jobs WHERE jobs.id = p_parent;
+      IF own_batch IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'TL007',
+          MESSAGE = format('job %s is in no batch that another could join', p_parent),
+          HINT = 'leave in_batch out';
+      END IF;
+    END IF;
     SELECT * INTO accepted FROM {schema}.accept_job(
       one->>'kind', one->'payload', one->>'key', run_at, (one->>'id')::uuid,
-      one->>'traceparent', p_parent);
+      one->>'traceparent', p_parent,
+      p_batch => CASE WHEN (one->>'in_batch')::boolean THEN own_batch END);
     IF accepted.created THEN
       id := accepted.id;
       RETURN NEXT;

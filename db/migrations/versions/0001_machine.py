@@ -23,6 +23,7 @@ def downgrade() -> None:
     for function in (
         "cancel_batch",
         "batch_status",
+        "open_batch_in_job",
         "open_batch",
         "try_open_batch",
         "fire_batch",
