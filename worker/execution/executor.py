@@ -75,8 +75,6 @@ if TYPE_CHECKING:
 SUPERSEDED_RETRY: Final = timedelta(seconds=2)
 SUPERSEDED_MAX: Final = 2
 """How often a delivery begins anew because the row holds another payload."""
-CROWDED_RETRY: Final = timedelta(seconds=1)
-"""At least so long is a job away that could not wait here for what others hold."""
 ABORT_WAIT_S: Final = 5.0
 ABORT_RETRY: Final = timedelta(seconds=1)
 ATTEMPT_MARGIN_S: Final = 30.0
@@ -220,9 +218,10 @@ class Executor:
             return await self._refuse(run, payload)
         run.window = window = CommitWindow()
         delivery = run.delivery
-        async with self._semaphores.hold(payload.conflict_keys(), delivery.slot) as is_its_turn:
-            if not is_its_turn:
-                return Later(CROWDED_RETRY * (1 + self._jitter()))
+        keys, insists = payload.conflict_keys(), run.tries > 1
+        async with self._semaphores.hold(keys, delivery.slot, insists=insists) as away_s:
+            if away_s:
+                return Later(timedelta(seconds=away_s * (1 + self._jitter())))
             run.began_at = run.began_at or time.monotonic()
             attempt = partial(self._attempts.run, run.job, payload, delivery)
             limit_s = run.job.policy.timeout.total_seconds() + ATTEMPT_MARGIN_S

@@ -98,10 +98,10 @@ async def test_a_key_that_is_never_released_is_not_waited_for_forever(monkeypatc
     monkeypatch.setattr(semaphores, "WAIT_MAX_S", 0.01)
     keyed = KeyedSemaphores(1)
 
-    async with keyed.hold(["hot"]), asyncio.timeout(5), keyed.hold(["cold", "hot"]) as is_its_turn:
-        assert not is_its_turn
-        async with keyed.hold(["cold"]) as is_anothers_turn:
-            assert is_anothers_turn
+    async with keyed.hold(["hot"]), asyncio.timeout(5), keyed.hold(["cold", "hot"]) as away_s:
+        assert away_s == semaphores.CROWDED_S
+        async with keyed.hold(["cold"]) as another_s:
+            assert another_s == 0
 
     assert len(keyed) == 0
 
@@ -130,8 +130,8 @@ async def test_whoever_waits_gives_its_slot_away_until_its_turn_comes():
             await release.wait()
 
     async def waiter():
-        async with keyed.hold(["hot"], slot) as is_its_turn:
-            assert is_its_turn
+        async with keyed.hold(["hot"], slot) as away_s:
+            assert away_s == 0
             assert slot.steps == ["park", "resume"]
 
     tasks = [asyncio.ensure_future(holder())]
@@ -148,8 +148,8 @@ async def test_whoever_waits_gives_its_slot_away_until_its_turn_comes():
 async def test_who_need_not_wait_keeps_its_slot():
     slot: Any = RecordingSlot()
 
-    async with KeyedSemaphores(1).hold(["free"], slot) as is_its_turn:
-        assert is_its_turn
+    async with KeyedSemaphores(1).hold(["free"], slot) as away_s:
+        assert away_s == 0
 
     assert slot.steps == []
 
@@ -158,8 +158,8 @@ async def test_where_too_many_wait_already_it_is_nobodys_turn():
     keyed = KeyedSemaphores(1)
     slot: Any = RecordingSlot(may_park=False)
 
-    async with keyed.hold(["hot"]), keyed.hold(["cold", "hot"], slot) as is_its_turn:
-        assert not is_its_turn
+    async with keyed.hold(["hot"]), keyed.hold(["cold", "hot"], slot) as away_s:
+        assert away_s == semaphores.CROWDED_S
 
     assert slot.steps == ["park"]
     assert len(keyed) == 0
