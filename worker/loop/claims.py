@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 RENEWALS_PER_LEASE: Final = 4
 """Three renewals in a row may fail before a lease lapses."""
+LEASES_MAX: Final = 16
+"""The lease of a job under which processes seem to have died is as many times longer, at most."""
 RENEWAL_MAX: Final = 1_000
 """Leases per call: a longer script would make other clients of Redis wait."""
 
@@ -71,6 +73,14 @@ class Claims:
         """How long a lease lasts."""
         return int(self.lease_s * 1000)
 
+    def lease_ms_of(self, claim: Claim) -> int:
+        """Return how long the lease of a job lasts that runs, longer for each one that lapsed.
+
+        A job that holds the interpreter's lock keeps even the watchdog's thread from renewing, and
+        looks as if its process had died.
+        """
+        return self.lease_ms * min(1 + claim.crashes, LEASES_MAX)
+
     @property
     def renewal_interval_s(self) -> float:
         """How often leases are renewed."""
@@ -89,8 +99,9 @@ class Claims:
     ) -> tuple[list[str], list[Any]]:
         """Return the keys and the arguments of `renew.lua`."""
         numbers: dict[str, int] = {}
-        args: list[Any] = [self.worker_id, self.lease_ms, int(take_lapsed)]
+        args: list[Any] = [self.worker_id, int(take_lapsed)]
         for claim in claims:
             number = numbers.setdefault(claim.queue_name, len(numbers) + 1)
-            args += (number, claim.job_id, claim.tries)
+            lease_ms = self.lease_ms_of(claim) if claim.opened else self.lease_ms
+            args += (number, claim.job_id, claim.tries, lease_ms)
         return list(numbers), args

@@ -159,7 +159,9 @@ class Runner:
             stops = not slots.accepting
             self._ends.give_back(claim, claim.score if stops else timestamp_ms() + ALONE_DELAY_MS)
             return False
-        opening = OPEN(self._worker.pool, (), (self._claims.worker_id, claim.job_id, claim.tries))
+        claims = self._claims
+        args = (claims.worker_id, claim.job_id, claim.tries, claims.lease_ms_of(claim))
+        opening = OPEN(self._worker.pool, (claim.queue_name,), args)
         claim.opened = bool(await self._connection.call(opening))
         if claim.opened:
             log_lines.suspect_starts(claim.job_id, claim.crashes)

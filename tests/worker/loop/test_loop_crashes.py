@@ -129,6 +129,26 @@ async def test_a_suspect_runs_alone_and_new_jobs_wait_for_it(redis, fleet):
     late.unblock()
 
 
+async def test_the_lease_of_a_suspect_that_runs_is_longer_with_each_that_lapsed(redis, fleet):
+    class Brief(ShortLeaseWorker):
+        lease_s = 1.0
+
+    suspect = BlockingJob()
+    await redis.enqueue_job("blocking", _job_id="s")
+    await crashed(redis, "s", 40)
+    fleet.start(suspect.function, cls=Brief, poll_delay=0.02)
+    await suspect.wait_started()
+    assert await redis.pttl("arq:in-progress:s") > 10_000
+    claimed_until = await redis.zscore("arq:queue", "s")
+
+    async def renewed():
+        return await redis.zscore("arq:queue", "s") > claimed_until
+
+    await eventually(renewed)
+    assert 10_000 < await redis.pttl("arq:in-progress:s") <= 16_000
+    suspect.unblock()
+
+
 async def test_suspects_run_one_after_the_other_and_each_gets_through(redis, fleet):
     running, peak = 0, 0
 

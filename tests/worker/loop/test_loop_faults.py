@@ -227,6 +227,21 @@ async def test_a_fault_of_the_loop_itself_leaves_the_job_to_be_delivered_again(
     assert not fleet.mains[-1].done()
 
 
+async def test_a_failed_job_is_one_line_of_error_with_its_exception(redis, fleet, caplog):
+    """What collectors of errors report; docs/loop.md has the recipe for one that leaves it out."""
+
+    async def fails(ctx):
+        raise ValueError("no")
+
+    await redis.enqueue_job("fails")
+    worker = fleet.make(func(fails, name="fails"), burst=True)
+    await worker.main()
+    (line,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert line.name == "arq.worker"
+    assert line.exc_info
+    assert line.exc_info[0] is ValueError
+
+
 async def test_a_job_that_leaves_does_not_take_the_worker_with_it(redis, fleet):
     async def leaves(ctx):
         raise SystemExit(3)

@@ -4,17 +4,18 @@
 -- overtook this call. The caller, who knows, asks again with take_lapsed.
 --
 -- KEYS: the queues of these jobs
--- ARGV: worker, lease_ms, take_lapsed (1 or 0), then per job: the number of its queue, id, try
+-- ARGV: worker, take_lapsed (1 or 0), then per job: the number of its queue, id, try, lease_ms
 -- Returns the ids of jobs that another worker holds or has finished, and of those that lapsed.
-local worker, lease_ms, take_lapsed = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
-local ends_at = now_ms() + lease_ms
+local worker, take_lapsed = ARGV[1], ARGV[2] == '1'
+local now = now_ms()
 local lost, lapsed = {}, {}
-for i = 4, #ARGV, 3 do
-  local queue, id = KEYS[tonumber(ARGV[i])], ARGV[i + 1]
+for i = 3, #ARGV, 4 do
+  local queue, id, lease_ms = KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 3]
   local mine, holder = holds(worker, id, ARGV[i + 2])
   if mine and (holder or take_lapsed) then
     redis.call('SET', IN_PROGRESS .. id, worker, 'PX', lease_ms)
-    read('ZADD', queue, 'XX', ends_at, id)  -- a lease holds whatever became of the queue
+    -- A lease holds whatever became of the queue.
+    read('ZADD', queue, 'XX', now + lease_ms, id)
   elseif mine then
     lapsed[#lapsed + 1] = id
   else
