@@ -9,7 +9,10 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 
 from db.dispatch import Dispatch
+from jobs import Client
+from tests.letters import LetterSent, a_letter
 from tests.worker.loop.kit import eventually
+from tests.worker.running import running_worker
 from worker.maintenance import relay as module
 from worker.maintenance.relay import AHEAD, BATCH_MAX, Relay
 from worker.monitoring.events import Events
@@ -213,6 +216,21 @@ async def test_a_relay_that_died_in_a_rebuild_is_replaced(relay, sessions, redis
 
     await eventually(rebuilt, deadline_s=5)
     assert await redis.zcard(QUEUE) == 10
+
+
+async def test_a_job_whose_body_redis_threw_away_runs_from_its_row_at_once(
+    letters, database_url, redis_url, sessions, redis
+):
+    client = Client(redis, sessions=sessions)
+    job = await client.enqueue(a_letter())
+
+    async def sent():
+        return await redis.delete(f"arq:job:{job.id}")
+
+    await eventually(sent)
+    async with running_worker(database_url, redis_url):
+        assert await job.result(30) == LetterSent(letter_id=job.id)
+    await client.aclose()
 
 
 NONSENSE = ["\ufffd", "2026-01-01 x", f"2026-01-01T00:00:00 {uuid.UUID(int=1)}", b"\xff"]
