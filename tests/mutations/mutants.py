@@ -7,6 +7,8 @@ LEDGER_SQL = "db/migrations/sql/0002_bank.sql"
 LEDGER_TESTS = ("tests/bank/test_lock_order.py", "tests/bank/test_ledger.py")
 EXECUTE = "worker/execution/executor.py"
 EXECUTE_TESTS = ("tests/worker/execution/test_executor.py",)
+CRASH_TESTS = ("tests/worker/loop/test_loop_crashes.py",)
+DATA_TESTS = ("tests/worker/loop/test_loop_data.py",)
 
 
 @dataclass(frozen=True)
@@ -287,5 +289,111 @@ MUTANTS = (
             ),
         ),
         ("tests/worker/maintenance/test_relay_flush.py",),
+    ),
+    Mutant(
+        "a claim is not counted",
+        "worker/loop/lua/claim.lua",
+        (
+            (
+                "if not redis.call('SET', CLAIMS .. id, 1, 'NX', 'EX', RETRY_TTL_S) then",
+                "if redis.call('EXISTS', CLAIMS .. id) == 1 then",
+            ),
+        ),
+        CRASH_TESTS,
+    ),
+    Mutant(
+        "a claim forgets the claims before it",
+        "worker/loop/lua/claim.lua",
+        (("CLAIMS .. id, 1, 'NX', 'EX'", "CLAIMS .. id, 1, 'EX'"),),
+        CRASH_TESTS,
+    ),
+    Mutant(
+        "a suspect that did not run is forgiven",
+        "worker/loop/lua/finish.lua",
+        (("    if kind == 'unrun' then", "    if false then"),),
+        CRASH_TESTS,
+    ),
+    Mutant(
+        "a suspect is never alone",
+        "worker/loop/suspects.py",
+        (("        if first is not claim:\n", "        if first is claim:\n"),),
+        CRASH_TESTS,
+    ),
+    Mutant(
+        "a suspect runs beside others",
+        "worker/loop/suspects.py",
+        (("            other.recording and not claim.in_redis\n", "            True\n"),),
+        CRASH_TESTS,
+    ),
+    Mutant(
+        "an end that fails alone stays at the head of the line",
+        "worker/loop/completer.py",
+        (("            self._note_alone(error)\n", "            pass\n"),),
+        ("tests/worker/loop/test_loop_ends.py",),
+    ),
+    Mutant(
+        "a batch of ends that fails is sent again whole",
+        "worker/loop/completer.py",
+        (("self._batch_max = max(1, count // 2)", "self._batch_max = count"),),
+        ("tests/worker/loop/test_loop_ends.py",),
+    ),
+    Mutant(
+        "a body of a wrong type ends the claim of all",
+        "worker/loop/lua/claim.lua",
+        (("local body = read('GET', JOB .. id)", "local body = redis.call('GET', JOB .. id)"),),
+        DATA_TESTS,
+    ),
+    Mutant(
+        "an id that is not UTF-8 is not set aside",
+        "worker/loop/fetcher.py",
+        (
+            (
+                "        if batch.unreadable:\n",
+                "        if batch.unreadable and not batch.claims:\n",
+            ),
+        ),
+        DATA_TESTS,
+    ),
+    Mutant(
+        "a body's times are not checked",
+        "worker/loop/decode.py",
+        (("0 <= enqueue_ms <= ENQUEUED_MAX_MS", "0 <= enqueue_ms"),),
+        DATA_TESTS,
+    ),
+    Mutant(
+        "a refused command counts as a lost Redis",
+        "worker/loop/connection.py",
+        (
+            (
+                "            if not is_refusal(error):\n                self.lose",
+                "            if error:\n                self.lose",
+            ),
+        ),
+        DATA_TESTS,
+    ),
+    Mutant(
+        "an old abort ends a later job",
+        "worker/loop/aborts.py",
+        (
+            (
+                "    return aborted_at_ms >= min(enqueue_ms, now_ms) - ABORT_SKEW_MS",
+                "    return True",
+            ),
+        ),
+        (*DATA_TESTS, "tests/worker/loop/test_loop_protocol.py"),
+    ),
+    Mutant(
+        "a member is removed from the quarantine before it is in the record",
+        "worker/maintenance/quarantine.py",
+        (
+            (
+                "        redis_id, job_id = _ids_of(entry)\n",
+                """\
+        redis_id, job_id = _ids_of(entry)
+        await quarantine.remove(self._redis, self._queue_name, [entry])
+""",
+            ),
+        ),
+        ("tests/worker/maintenance/test_quarantine.py",),
     ),
 )
