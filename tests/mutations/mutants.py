@@ -349,7 +349,7 @@ MUTANTS = (
         (
             (
                 "        if batch.unreadable:\n",
-                "        if batch.unreadable and not batch.claims:\n",
+                "        if not batch.unreadable:\n",
             ),
         ),
         DATA_TESTS,
@@ -380,7 +380,7 @@ MUTANTS = (
                 "    return True",
             ),
         ),
-        (*DATA_TESTS, "tests/worker/loop/test_loop_protocol.py"),
+        ("tests/worker/loop/test_loop_faults.py",),
     ),
     Mutant(
         "a member is removed from the quarantine before it is in the record",
