@@ -6,11 +6,13 @@ import time
 
 from arq.connections import RedisSettings
 from arq.worker import func
+from redis import Redis
 
 from worker.loop import Worker
 
 RUNS = "test:runs"
 OPEN = "test:open"
+PORT = int(os.environ.get("PORT", "0"))
 
 
 class ShortLeaseWorker(Worker):
@@ -26,10 +28,12 @@ async def hold(ctx):
     return os.getpid()
 
 
-async def block(ctx, seconds):
-    """Block the event loop, as jobs should not."""
+async def block(ctx):
+    """Block the event loop until the test sets OPEN, as jobs should not."""
     await ctx["redis"].rpush(RUNS, f"{ctx['job_id']} {os.getpid()} {ctx['job_try']}")
-    time.sleep(seconds)  # noqa: ASYNC251 - that is the point
+    with Redis(port=PORT) as redis:
+        while not redis.exists(OPEN):
+            time.sleep(0.02)  # noqa: ASYNC251 - that is the point
     return os.getpid()
 
 
@@ -40,7 +44,7 @@ async def whoami(ctx):
 if __name__ == "__main__":
     ShortLeaseWorker(
         [func(hold, name="hold", timeout=60), block, whoami],
-        redis_settings=RedisSettings(port=int(os.environ["PORT"])),
+        redis_settings=RedisSettings(port=PORT),
         job_completion_wait=int(os.environ.get("WAIT_S", "0")),
         max_tries=int(os.environ.get("MAX_TRIES", "5")),
         poll_delay=float(os.environ.get("POLL_S", "0.1")),

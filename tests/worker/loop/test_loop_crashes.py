@@ -50,7 +50,7 @@ async def test_a_running_job_is_counted_where_a_crash_cannot_erase_it(redis, fle
 async def test_after_kill_9_a_job_knows_how_many_processes_died_under_it(redis, fleet, processes):
     for died in (1, 2):
         if died == 1:
-            await redis.enqueue_job("block", 60, _job_id="a")
+            await redis.enqueue_job("block", _job_id="a")
         process = processes(LEASE_S="1")
 
         async def runs():

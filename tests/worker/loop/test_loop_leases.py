@@ -201,13 +201,20 @@ async def test_a_job_delivered_again_while_it_runs_here_runs_once(redis, fleet):
 
 
 async def test_a_job_that_blocks_the_event_loop_for_longer_than_a_lease_keeps_it(redis, processes):
-    job = await redis.enqueue_job("block", 2.5, _job_id="a")
+    job = await redis.enqueue_job("block", _job_id="a")
     blocked = processes(LEASE_S="1")
     ((_, pid, _),) = await runs(redis, 1)
     assert int(pid) == blocked.pid
     other = processes(LEASE_S="1", POLL_S="0.05")
     # The other worker is up, and looks for work while the first one cannot renew by itself.
     assert await (await redis.enqueue_job("whoami")).result(30, poll_delay=0.02) == other.pid
+    leased_until = await redis.zscore("arq:queue", "a")
+
+    async def three_leases_later():
+        return await redis.zscore("arq:queue", "a") > leased_until + 3_000
+
+    await eventually(three_leases_later)
+    await redis.set(OPEN, 1)
     assert await job.result(timeout=30, poll_delay=0.02) == blocked.pid
     assert len(await runs(redis, 1)) == 1
 
