@@ -45,6 +45,9 @@ RESET: Final = """
   END $$
 """
 
+END_SESSION: Final = "ROLLBACK; SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())"
+"""For a session of the server that nobody should have next: a pooler would give it to somebody."""
+
 OWN_NAMES: Final = (
     "SET LOCAL SESSION AUTHORIZATION DEFAULT; SET LOCAL ROLE NONE; SET LOCAL search_path TO DEFAULT"
 )
@@ -222,6 +225,8 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
         if self.is_closed():
             return
         try:
+            if self._is_doomed and self.is_pooled:
+                await self._send(END_SESSION, ROLLBACK_TIMEOUT_S)
             await self._end("ROLLBACK", ROLLBACK_TIMEOUT_S)
         except TimeoutError:
             self.is_silent = True

@@ -115,12 +115,16 @@ class Connector:
         return False
 
     def _preamble(self, connection: DriverConnection) -> str:
-        """Return the settings as statements that follow BEGIN in its message."""
+        """Return the settings as statements that follow BEGIN in its message.
+
+        All of them, since a session that was reset has forgotten what the pooler gave it; but for
+        keepalives, which are between the pooler and the server.
+        """
+        left_out = set() if connection.has_transaction_timeout else {"transaction_timeout"}
         return "".join(
             f"; SET LOCAL {name} = {value if name == 'search_path' else _quoted(value)}"
             for name, value in self._settings.items()
-            if name not in POOLER_TAKES
-            and (name != "transaction_timeout" or connection.has_transaction_timeout)
+            if name not in left_out and not name.startswith("tcp_")
         )
 
 

@@ -1,14 +1,17 @@
 """What the tests of connections share: a server that falls silent, and what a session holds."""
 
 import asyncio
+import re
 from contextlib import asynccontextmanager, suppress
 
 from sqlalchemy import make_url, text
 
+from db.transaction import driver_of
+
 # Whatever one job could leave to the next, as rows.
 LEFT = text("""
     SELECT 'setting', name || ' = ' || setting FROM pg_settings
-    WHERE source = 'session' AND name NOT LIKE 'transaction_%'
+    WHERE source = 'session' AND name NOT LIKE 'transaction_%' AND name <> 'client_encoding'
     UNION ALL SELECT 'role', current_user WHERE current_user <> 'postgres'
     UNION ALL SELECT 'user', session_user WHERE session_user <> 'postgres'
     UNION ALL SELECT 'lock', objid::text FROM pg_locks
@@ -19,13 +22,18 @@ LEFT = text("""
     UNION ALL SELECT 'table', relname FROM pg_class
               WHERE relpersistence = 't' AND pg_table_is_visible(oid)
 """)
+SET_LOCAL = re.compile(r"SET LOCAL (\w+) = '([^']*)'")
 PIECE_BYTES = 65_536
 PID = text("SELECT pg_backend_pid()")
 
 
 async def left_on(session):
     """Return what is on a session beyond what a new one has."""
-    return [tuple(row) for row in await session.execute(LEFT)]
+    found = [tuple(row) for row in await session.execute(LEFT)]
+    # Behind a pooler, each transaction begins with settings of its own.
+    preamble = (await driver_of(session))._preamble
+    own = {f"{name} = {value}".lower() for name, value in SET_LOCAL.findall(preamble)}
+    return [row for row in found if row[1].lower() not in own]
 
 
 class SilentProxy:
