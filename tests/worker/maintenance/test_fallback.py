@@ -15,6 +15,7 @@ from tests.letters import a_letter, file, letters_at
 from worker.app import create_worker
 from worker.dev.servers import ValkeyServer
 from worker.execution import retry
+from worker.loop import worker as loop
 from worker.maintenance import fallback as module
 from worker.maintenance import relay
 from worker.settings import Settings
@@ -35,6 +36,8 @@ def settings(database_url, valkey, monkeypatch):
     monkeypatch.setenv("REDIS_URL", valkey.url)
     monkeypatch.setenv("TELLER_CONCURRENCY", str(SLOTS))
     monkeypatch.setenv("TELLER_HEALTH_PORT", "0")
+    # A worker that stops waits so long for a Redis that will not come back here.
+    monkeypatch.setattr(loop, "RECORD_PATIENCE_S", 0.5)
     return Settings()
 
 

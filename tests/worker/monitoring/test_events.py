@@ -15,8 +15,10 @@ PRIVATE = {"payload", "result", "username", "email", "name", "message", "args", 
 
 def emissions():
     """Yield every `….emit("name", field=…)` in the source."""
-    for path in sorted(WORKER.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+    sources = {path: path.read_text() for path in sorted(WORKER.rglob("*.py"))}
+    emitting = {path: source for path, source in sources.items() if ".emit(" in source}
+    for path, source in emitting.items():
+        for node in ast.walk(ast.parse(source)):
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
