@@ -146,7 +146,7 @@ RECORD_RULES: Final = (
         # One that died may have left one (`on_dead`), before an operator replayed it.
         selected_by(
             """SELECT child.id::text FROM jobs child JOIN jobs parent ON parent.id = child.parent_id
-           WHERE parent.state IN ('queued', 'rejected', 'cancelled')
+           WHERE parent.state IN ('queued', 'rejected', 'cancelled') AND parent.slices = 0
              AND NOT parent.errors @> '[{"error": "Replayed"}]'"""
         ),
     ),

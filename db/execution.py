@@ -37,6 +37,8 @@ class JobRef:
     """The id a Redis client chose, where it is not the row's own."""
     queue: str = "default"
     """The queue that it came from, by name: where it runs again."""
+    slices: int = 0
+    """How many slices of it took effect before this run; each run's end is bound to its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,10 @@ class Stored:
     is_leased: bool
     """Whether a worker runs it from this row; then `crashes` counts this run, too."""
     standing: Standing
+    slices: int
+    """How many slices of it took effect."""
+    cursor: Any
+    """Where the next slice begins."""
     same_payload: bool
     """Whether its kind and payload are the delivered ones; numbers are compared by value."""
 
@@ -94,18 +100,20 @@ class Failure:
         }
 
 
-# The fence. No row changes when the job is final already, or when the row holds another payload:
-# then another delivery was first, and the transaction of this one must roll back.
+# The fence. No row changes when the job is final already, when the row holds another payload, or
+# when the slice that this run began from is over: then another delivery was first, and the
+# transaction of this one must roll back.
 FINISH: Final = clean("""
     INSERT INTO jobs AS j (id, kind, payload, state, result, enqueued_at, run_at,
-                           finished_at, redis_id, queue, purgeable)
+                           finished_at, redis_id, queue, purgeable, slices)
     VALUES ($1, $2, $3::jsonb, $4, $5::jsonb, $6, $6,
-            clock_timestamp(), $7, $8, $9)
+            clock_timestamp(), $7, $8, $9, $10)
     ON CONFLICT (id) DO UPDATE
     SET state = excluded.state, result = excluded.result, finished_at = excluded.finished_at,
         purgeable = excluded.purgeable, conflicts = 0, crashes = 0, blocked_since = NULL,
         blocked_by = NULL, leased_by = NULL
     WHERE j.state = 'queued' AND j.kind = excluded.kind AND j.payload = excluded.payload
+      AND j.slices = excluded.slices
     RETURNING 1
 """)
 
@@ -115,6 +123,7 @@ FIND = text("""
            run_at - clock_timestamp() AS waits,
            coalesce(CAST(extract(epoch FROM clock_timestamp() - blocked_since) AS float8), 0)
              AS blocked_s,
+           slices, cursor,
            kind = :kind AND payload = CAST(:payload AS jsonb) AS same_payload
     FROM jobs WHERE id = :id
 """)
@@ -171,7 +180,7 @@ NOTE = text("""
         blocked_since = CASE WHEN excluded.blocked_by IS NULL THEN NULL
                              ELSE coalesce(j.blocked_since, excluded.blocked_since) END,
         leased_by = NULL, run_at = excluded.run_at, finished_at = excluded.finished_at
-    WHERE j.state = 'queued'
+    WHERE j.state = 'queued' AND j.slices = :slices
     RETURNING 1
 """)
 
@@ -183,6 +192,24 @@ POSTPONE = text("""
     SET run_at = excluded.run_at, conflicts = 0, crashes = 0, blocked_since = NULL,
         blocked_by = NULL, leased_by = NULL
     WHERE j.state = 'queued' AND j.kind = excluded.kind AND j.payload = excluded.payload
+      AND j.slices = :slices
+    RETURNING 1
+""")
+
+# The end of a slice: a fence like FINISH, after which the next one begins with an empty ledger.
+ADVANCE = text("""
+    INSERT INTO jobs AS j (id, kind, payload, enqueued_at, run_at, dispatched_at, redis_id, queue,
+                           slices, cursor, progress)
+    VALUES (:id, :kind, CAST(:payload AS jsonb), :enqueued_at, clock_timestamp() + :delay,
+            clock_timestamp(), :redis_id, :queue, :slices + 1, CAST(:cursor AS jsonb),
+            CAST(:progress AS jsonb))
+    ON CONFLICT (id) DO UPDATE
+    SET slices = excluded.slices, cursor = excluded.cursor,
+        progress = coalesce(excluded.progress, j.progress), run_at = excluded.run_at,
+        attempts = 0, conflicts = 0, crashes = 0, blocked_since = NULL, blocked_by = NULL,
+        leased_by = NULL
+    WHERE j.state = 'queued' AND j.kind = excluded.kind AND j.payload = excluded.payload
+      AND j.slices = :slices
     RETURNING 1
 """)
 
@@ -207,7 +234,8 @@ class Record:
             purgeable: whether retention may delete the row, once it is old enough.
 
         Returns:
-            False when it was final before, or its row holds another payload. Roll back then.
+            False when it was final before, its row holds another payload, or another delivery
+            ended this slice. Roll back then.
 
         Raises:
             ResultTooLargeError: the result does not fit.
@@ -220,7 +248,8 @@ class Record:
             )
         row = (job.id, job.kind, job.payload_json, state, stored, job.enqueued_at, job.redis_id)
         driver = await driver_of(self._session)
-        return await driver.fetchval(FINISH, *row, job.queue, purgeable) is not None
+        parameters = (*row, job.queue, purgeable, job.slices)
+        return await driver.fetchval(FINISH, *parameters) is not None
 
     async def find(self, job: JobRef) -> Stored | None:
         """Return what is stored under the job's id, or None."""
@@ -240,6 +269,8 @@ class Record:
             waits=row.waits,
             is_leased=row.is_leased,
             standing=standing,
+            slices=row.slices,
+            cursor=row.cursor,
             same_payload=row.same_payload,
         )
 
@@ -278,10 +309,11 @@ class Record:
             error: see `Failure.as_json`; the newest `ERRORS_KEPT_MAX` are kept.
 
         Returns:
-            False when the job is final already.
+            False when the job is final already, or another delivery ended this slice.
         """
         note = {
             **_row(job),
+            "slices": job.slices,
             "state": state,
             "errors": orjson.dumps([] if error is None else [error]).decode(),
             "errors_max": ERRORS_KEPT_MAX,
@@ -303,7 +335,31 @@ class Record:
 
     async def postpone(self, job: JobRef, delay: timedelta) -> bool:
         """Move the job's next run `delay` from now; False when it is final or another's."""
-        return await self._session.scalar(POSTPONE, {**_row(job), "delay": delay}) is not None
+        query = {**_row(job), "delay": delay, "slices": job.slices}
+        return await self._session.scalar(POSTPONE, query) is not None
+
+    async def advance(
+        self, job: JobRef, cursor_json: str, delay: timedelta, *, progress_json: str | None
+    ) -> bool:
+        """End a slice of the job: from this commit on, it begins at the cursor.
+
+        Args:
+            job: the job as it was delivered, with the number of its slice.
+            cursor_json: where the next slice begins.
+            delay: until it does.
+            progress_json: how far the job has shown to be; None leaves what was shown before.
+
+        Returns:
+            False like `finish`. Roll back then.
+        """
+        query = {
+            **_row(job),
+            "slices": job.slices,
+            "cursor": cursor_json,
+            "delay": delay,
+            "progress": progress_json,
+        }
+        return await self._session.scalar(ADVANCE, query) is not None
 
 
 def _row(job: JobRef) -> dict[str, Any]:

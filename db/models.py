@@ -173,6 +173,12 @@ class JobRecord(Base):
     """What the payload hashed to when the row was inserted, by a trigger."""
     parent_id: Mapped[UUID | None]
     """The job that enqueued this one while it ran; it may have been deleted since."""
+    slices: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    """How many parts of it took effect, each with a `Continue`."""
+    cursor: Mapped[Any | None] = mapped_column(JSONB)
+    """Where the next slice begins."""
+    progress: Mapped[Any | None] = mapped_column(JSONB)
+    """How far it had shown to be at the end of its last slice."""
 
 
 class BatchRecord(Base):

@@ -98,6 +98,9 @@ class Whole:
     finished_at: datetime | None
     traceparent: str | None
     parent_id: UUID | None
+    slices: int
+    cursor: Any
+    progress: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,7 @@ COUNT = text(f"SELECT count(*) FROM jobs WHERE {MATCHES}")  # noqa: S608 - a con
 
 WHOLE = text("""
     SELECT id, redis_id, kind, key, queue, state, payload, result, errors, attempts, enqueued_at,
-           run_at, dispatched_at, finished_at, traceparent, parent_id
+           run_at, dispatched_at, finished_at, traceparent, parent_id, slices, cursor, progress
     FROM jobs WHERE id = :id
 """)
 

@@ -11,7 +11,7 @@ from ._client.batch_sql import BatchStatus
 from ._client.client import Client
 from ._client.handle import Handle
 from ._context import Context
-from ._decisions import Cancel, Rejected, Snooze
+from ._decisions import Cancel, Continue, Rejected, Snooze
 from ._errors import (
     ClientError,
     DoorClosedError,
@@ -41,6 +41,7 @@ __all__ = [
     "Client",
     "ClientError",
     "Context",
+    "Continue",
     "Cron",
     "DoorClosedError",
     "Every",

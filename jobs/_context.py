@@ -7,7 +7,7 @@ neither, so a job stays light.
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid5
 
 from ._batch import OnDead
@@ -61,6 +61,10 @@ class Context:
     services: "Services"
     """What `_services.py` opened when the worker started."""
     progress: ShowProgress = show_nobody
+    cursor: Any = None
+    """Where this slice begins: what the last one gave to `Continue`; None at first."""
+    slices: int = 0
+    """How many slices of this job took effect before this one."""
     kinds: Collection[str] | None = None
     """The kinds that can be enqueued; None: they are not checked here."""
     follow_ups: list[FollowUp] = field(default_factory=list)
@@ -147,9 +151,9 @@ class Context:
         if position >= FOLLOW_UPS_MAX:
             raise TooManyFollowUpsError(
                 f"a job enqueues at most {FOLLOW_UPS_MAX:,} others in one run: "
-                "enqueue one that enqueues the rest"
+                "answer Continue, and enqueue the rest in the next slice"
             )
-        job_id = uuid5(self.job_id, f"{checked.kind}:{position}")
+        job_id = uuid5(self.job_id, f"{checked.kind}:{self.slices}:{position}")
         self.follow_ups.append(FollowUp(job_id, checked, in_batch))
         return job_id
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +30,19 @@ class Cancel:
     """The work is not wanted any more: final, stored as cancelled."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """Done so far: what the handler wrote is kept, and the same job goes on from `cursor`.
+
+    So an hour's work is many short transactions, each of which takes effect once. A crash or a
+    deploy costs the one that runs; attempts are counted anew in each.
+
+    Args:
+        cursor: what the next slice finds in `ctx.cursor`: a JSON value of at most 64 KiB.
+        delay: how long to wait before it; any worker may run it.
+    """
+
+    cursor: Any
+    delay: timedelta = timedelta()

@@ -63,6 +63,13 @@ BALANCE_SUMS = text("""
 """)
 
 
+USER_ACCOUNTS = text("""
+    SELECT id FROM accounts
+    WHERE currency = :currency AND user_id IS NOT NULL AND status = 'open'
+      AND (CAST(:after AS uuid) IS NULL OR id > :after)
+    ORDER BY id LIMIT :limit
+""")
+
 BALANCES = text("SELECT id, balance FROM accounts WHERE id = ANY(CAST(:ids AS uuid[]))")
 
 
@@ -130,6 +137,19 @@ class Ledger:
         """Return the id of `world:<CCY>`, where deposits come from and withdrawals go."""
         account: UUID = await self._session.scalar(WORLD_ACCOUNT, {"currency": currency})
         return account
+
+    async def user_accounts(
+        self, currency: str, *, after: "UUID | None", limit: int
+    ) -> "list[UUID]":
+        """Return the next open accounts of users in a currency, in order of id.
+
+        Args:
+            currency: that of the accounts.
+            after: the last account of the page before; None begins.
+            limit: accounts at most.
+        """
+        page = {"currency": currency, "after": after, "limit": limit}
+        return list((await self._session.execute(USER_ACCOUNTS, page)).scalars())
 
     async def balances(self, accounts: "Iterable[UUID]") -> "dict[UUID, int]":
         """Return accounts' balances in minor units."""

@@ -220,5 +220,8 @@ def _finish_for_pgbench() -> str:
         "$5": f"""'{{"transfer_id": "{"0" * 36}"}}'""",
         "$6": "now()",
         "$7": "NULL",
+        "$8": "'default'",
+        "$9": "false",
+        "$10": "0",
     }
-    return re.sub(r"\$\d", lambda match: values[match[0]], FINISH)
+    return re.sub(r"\$\d+", lambda match: values[match[0]], FINISH)

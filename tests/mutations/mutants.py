@@ -5,7 +5,7 @@ from pathlib import Path
 
 LEDGER_SQL = "db/migrations/sql/0002_bank.sql"
 LEDGER_TESTS = ("tests/bank/test_lock_order.py", "tests/bank/test_ledger.py")
-EXECUTE = "worker/execution/executor.py"
+EXECUTE = "worker/execution/attempts.py"
 EXECUTE_TESTS = ("tests/worker/execution/test_executor.py",)
 CRASH_TESTS = ("tests/worker/loop/test_loop_crashes.py",)
 DATA_TESTS = ("tests/worker/loop/test_loop_data.py",)
@@ -54,30 +54,23 @@ _UPDATES = """\
 WHERE id = p_from;
   UPDATE {schema}.accounts SET balance = to_balance, version = payee.version + 1 WHERE id = p_to;
 """
-_FENCE = """        won = await record.finish(
-            delivery.job,
-            outcome.state,
-            outcome.result,
-            purgeable=job.policy.kept_for is not None,
-        )
+_FENCE = """        if not await _write(Record(session), job, delivery, answered):
 """
-_COMMIT = """    window.open()
-    await transaction.commit()
-    return outcome
+_COMMIT = """        window.open()
+        await transaction.commit()
 """
-_HANDLE = """            answer = await self._call_handler(job, payload, delivery, session)
+_HANDLE = """            answer = await call_handler(job, context, payload)
             await transaction.conclude()
-            outcome = outcome_of(answer)
-            if not"""
+"""
 _OWN_USE = """\
         async with JobTransaction(self._engine, job.policy.timeout) as transaction:
-            session = transaction.session
             window.entered"""
 _KEPT_USE = """\
         async with _kept(self, job, delivery) as transaction:
-            session = transaction.session
             window.entered"""
 _KEPT = """from contextlib import asynccontextmanager
+
+from db.errors import diagnose
 
 
 @asynccontextmanager
@@ -164,7 +157,7 @@ MUTANTS = (
     Mutant(
         "no inbox: the fence stops nothing",
         EXECUTE,
-        ((_FENCE, "        won = True\n"),),
+        ((_FENCE, "        if False:\n"),),
         EXECUTE_TESTS,
     ),
     Mutant(
@@ -185,11 +178,11 @@ MUTANTS = (
         (
             (
                 _COMMIT,
-                """    window.open()
-    try:
-        await transaction.commit()
-    finally:
-        return outcome
+                """        window.open()
+        try:
+            await transaction.commit()
+        finally:
+            return outcome
 """,
             ),
         ),
@@ -217,14 +210,13 @@ MUTANTS = (
             (
                 _HANDLE,
                 """            try:
-                answer = await self._call_handler(job, payload, delivery, session)
+                answer = await call_handler(job, context, payload)
             except Exception as error:
-                if diagnose(error).sqlstate is None:
+                if getattr(getattr(error, "orig", error), "sqlstate", None) is None:
                     raise
-                answer = await self._call_handler(job, payload, delivery, session)
+                answer = await call_handler(job, context, payload)
             await transaction.conclude()
-            outcome = outcome_of(answer)
-            if not""",
+""",
             ),
         ),
         EXECUTE_TESTS,
@@ -243,7 +235,7 @@ MUTANTS = (
                 _OWN_USE,
                 _KEPT_USE,
             ),
-            ("async def _conclude(", _KEPT + "async def _conclude("),
+            ("class Attempts:", _KEPT + "class Attempts:"),
         ),
         EXECUTE_TESTS,
     ),

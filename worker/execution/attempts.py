@@ -14,6 +14,8 @@ from db.transaction import JobTransaction, snapshot_session
 from jobs import Context
 from worker.execution.follow_ups import open_batches, write_follow_ups
 from worker.execution.outcome import (
+    Answer,
+    Continued,
     Finished,
     Later,
     Outcome,
@@ -22,6 +24,7 @@ from worker.execution.outcome import (
     lost,
     outcome_of,
 )
+from worker.execution.progress import JobProgress
 from worker.execution.retry import JobTimeoutError
 
 if TYPE_CHECKING:
@@ -51,9 +54,15 @@ def send_nothing(_jobs: "Sequence[QueuedJob]") -> None:
 class Answered:
     """What a handler's call came to, before it is written."""
 
-    outcome: Finished | Later
+    outcome: "Answer"
     follow_ups: "Sequence[FollowUp]"
     batches: "Sequence[NewBatch]"
+    progress_json: str | None = None
+    """What the handler has shown last, where it is kept with the slice."""
+
+
+Ended = Outcome | Continued | Superseded
+"""What becomes of an attempt."""
 
 
 class Attempts:
@@ -78,7 +87,7 @@ class Attempts:
 
     async def run(
         self, job: "Job", payload: "Payload", delivery: "Delivery", window: "CommitWindow"
-    ) -> Outcome | Superseded:
+    ) -> Ended:
         """Run the handler and finalize the job, in one transaction of their own."""
         if job.policy.snapshot:
             return await self._run_snapshot(job, payload, delivery, window)
@@ -87,14 +96,14 @@ class Attempts:
             context = self._context(delivery, transaction.session)
             answer = await call_handler(job, context, payload)
             await transaction.conclude()
-            answered = Answered(outcome_of(answer), context.follow_ups, context.batches)
+            answered = _answered(context, answer)
             if not keeps_effects(answered.outcome):
                 await transaction.restart()
             return await self._conclude(transaction, job, delivery, answered, window)
 
     async def _run_snapshot(
         self, job: "Job", payload: "Payload", delivery: "Delivery", window: "CommitWindow"
-    ) -> Outcome | Superseded:
+    ) -> Ended:
         """Run a handler that only reads, one moment of the database; then finalize the job.
 
         It cannot lock its row meanwhile, so two workers may publish the same twice.
@@ -103,9 +112,8 @@ class Attempts:
             await session.connection(execution_options=ONE_MOMENT)
             window.entered = True
             context = self._context(delivery, session)
-            outcome = outcome_of(await call_handler(job, context, payload))
+            answered = _answered(context, await call_handler(job, context, payload))
         async with JobTransaction(self._engine) as transaction:
-            answered = Answered(outcome, context.follow_ups, context.batches)
             return await self._conclude(transaction, job, delivery, answered, window)
 
     def _context(self, delivery: "Delivery", session: "AsyncSession") -> Context:
@@ -116,6 +124,8 @@ class Attempts:
             store=self._open_store(session),
             services=self._services,
             progress=self._progress_of(delivery.job.id),
+            cursor=delivery.cursor,
+            slices=delivery.job.slices,
             kinds=self._jobs,
         )
 
@@ -126,7 +136,7 @@ class Attempts:
         delivery: "Delivery",
         answered: Answered,
         window: "CommitWindow",
-    ) -> Outcome | Superseded:
+    ) -> Ended:
         """Write the outcome and commit, unless another worker finished first."""
         session, outcome = transaction.session, answered.outcome
         to_send: list[QueuedJob] = []
@@ -136,7 +146,7 @@ class Attempts:
                 to_send += await write_follow_ups(session, parent, answered.follow_ups)
             if answered.batches:
                 to_send += await open_batches(session, parent, answered.batches)
-        if not await _write(Record(session), job, delivery, outcome):
+        if not await _write(Record(session), job, delivery, answered):
             await transaction.restart()
             return await lost(session, delivery, job)
         window.open()
@@ -146,18 +156,27 @@ class Attempts:
         return outcome
 
 
-async def _write(
-    record: Record, job: "Job", delivery: "Delivery", outcome: Finished | Later
-) -> bool:
+def _answered(context: Context, answer: object) -> Answered:
+    outcome = outcome_of(answer)
+    progress_json = None
+    if isinstance(outcome, Continued) and isinstance(context.progress, JobProgress):
+        progress_json = context.progress.newest.decode() or None
+    return Answered(outcome, context.follow_ups, context.batches, progress_json)
+
+
+async def _write(record: Record, job: "Job", delivery: "Delivery", answered: Answered) -> bool:
     """Write the outcome into the job's row; False where another delivery was first."""
-    if isinstance(outcome, Later):
-        return await record.postpone(delivery.job, outcome.delay)
-    return await record.finish(
-        delivery.job,
-        outcome.state,
-        outcome.result,
-        purgeable=job.policy.kept_for is not None,
-    )
+    match answered.outcome:
+        case Finished(state, result):
+            purgeable = job.policy.kept_for is not None
+            return await record.finish(delivery.job, state, result, purgeable=purgeable)
+        case Later(delay):
+            return await record.postpone(delivery.job, delay)
+        case Continued(cursor_json, delay):
+            progress_json = answered.progress_json
+            return await record.advance(
+                delivery.job, cursor_json, delay, progress_json=progress_json
+            )
 
 
 async def call_handler(job: "Job", context: Context, payload: "Payload") -> object:

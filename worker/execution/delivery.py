@@ -42,6 +42,8 @@ class Delivery:
     """Whether only the id was sent, and the payload is in the job's row."""
     fault: str | None = None
     """Why it cannot be run, whatever its kind; the payload is kept all the same."""
+    cursor: Any = None
+    """Where its slice begins; what the row says, if it was looked at."""
     crashes: int = 0
     """Claims of this job that never ended, because the process died."""
     slot: "Slot | None" = None
@@ -89,8 +91,10 @@ def resumed(delivery: Delivery, stored: "Stored") -> Delivery:
         kind=stored.kind,
         payload_json=stored.payload_json,
         enqueued_at=stored.enqueued_at,
+        slices=stored.slices,
     )
-    return replace(delivery, job=job, by_id=False, fault=_fault_of_stored(stored.payload_json))
+    fault = _fault_of_stored(stored.payload_json)
+    return replace(delivery, job=job, by_id=False, fault=fault, cursor=stored.cursor)
 
 
 def identify(

@@ -7,6 +7,7 @@ becomes of it: those of `jobs._services.open_dry_services` keep nothing.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from pydantic import ValidationError
 
 from db.engine import ONE_MOMENT
@@ -15,7 +16,7 @@ from jobs._payload import validation_message
 from worker.execution import failures
 from worker.execution.attempts import call_handler
 from worker.execution.error_text import describe
-from worker.execution.outcome import Finished, Later, outcome_of
+from worker.execution.outcome import Answer, Continued, Finished, Later, outcome_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,13 +34,13 @@ class Preview:
     """What would become of a job if it ran now."""
 
     outcome: str
-    """A state of the job's row; or `snoozed`, `failed`, `unknown kind`."""
+    """A state of the job's row; or `snoozed`, `continued`, `failed`, `unknown kind`."""
     detail: Any
 
     @property
     def is_good(self) -> bool:
         """Whether the job would run without a failure."""
-        return self.outcome in {"completed", "rejected", "cancelled", "snoozed"}
+        return self.outcome in {"completed", "rejected", "cancelled", "snoozed", "continued"}
 
 
 async def dry_run(
@@ -65,6 +66,9 @@ async def dry_run(
                 enqueued_at=row.enqueued_at,
                 store=open_store(session),
                 services=services,
+                cursor=row.cursor,
+                slices=row.slices,
+                kinds=registry(),
             )
             answer = await _call_and_roll_back(session, job, context, payload)
         return _preview(outcome_of(answer))
@@ -85,9 +89,11 @@ async def _call_and_roll_back(
         await session.rollback()
 
 
-def _preview(outcome: Finished | Later) -> Preview:
+def _preview(outcome: Answer) -> Preview:
     match outcome:
         case Finished(state, result):
             return Preview(state, result)
+        case Continued(cursor_json):
+            return Preview("continued", {"cursor": orjson.loads(cursor_json)})
         case Later(delay):
             return Preview("snoozed", {"delay_s": delay.total_seconds()})

@@ -34,8 +34,9 @@ from worker.execution.commit import (
 from worker.execution.delivery import resumed
 from worker.execution.error_text import describe, read_private, redact
 from worker.execution.failures import FailureRecorder, Setback
-from worker.execution.job_events import emit_outcome, emit_retry
+from worker.execution.job_events import emit_outcome, emit_retry, emit_slice
 from worker.execution.outcome import (
+    Continued,
     Finished,
     Later,
     Outcome,
@@ -228,6 +229,9 @@ class Executor:
             outcome = await shielded_commit(attempt, window=window, limit_s=limit_s)
         if isinstance(outcome, Superseded):
             return outcome
+        if isinstance(outcome, Continued):
+            emit_slice(self._events, run.delivery)
+            return Later(outcome.delay)
         if isinstance(outcome, Finished) and outcome.state == "completed":
             self._failures.clear_blocked(run.job.kind)
         return emit_outcome(self._events, run.delivery, outcome)

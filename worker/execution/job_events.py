@@ -33,6 +33,17 @@ def emit_outcome(events: "Events", delivery: "Delivery", outcome: Outcome) -> Ou
     return outcome
 
 
+def emit_slice(events: "Events", delivery: "Delivery") -> None:
+    """Emit that a part of a job took effect."""
+    events.emit(
+        "job.continued",
+        job_id=str(delivery.job.id),
+        kind=delivery.job.kind,
+        slices=delivery.job.slices + 1,
+        run_s=round(time.monotonic() - delivery.started_at, 6),
+    )
+
+
 def emit_retry(events: "Events", event: str, delivery: "Delivery", diagnosis: "Diagnosis") -> None:
     """Emit that a try went wrong, how, and by the event's name what follows."""
     events.emit(

@@ -5,9 +5,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
 
 from db.execution import FinalState, Record, Stored
-from jobs import Cancel, Rejected, Snooze
+from jobs import Cancel, Continue, Rejected, Snooze
+from jobs._payload import has_nul
 from worker.execution.error_text import printable
 
 if TYPE_CHECKING:
@@ -19,6 +21,14 @@ if TYPE_CHECKING:
 ROW_CHANGED_RETRY: Final = timedelta(seconds=2)
 REASON_CHARACTERS_MAX: Final = 500
 """Of the code and the words of a rejection or a cancellation."""
+
+
+CURSOR_BYTES_MAX: Final = 65_536
+"""Of what a slice leaves to the next one: the bulk belongs in a table."""
+
+
+class InvalidCursorError(ValueError):
+    """A handler's cursor is no JSON, or too large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,14 @@ class Later:
 
 
 @dataclass(frozen=True, slots=True)
+class Continued:
+    """A slice of the job took effect; the next one begins at the cursor."""
+
+    cursor_json: str
+    delay: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class Conflict:
     """The id belongs to a job with another payload; nothing was done."""
 
@@ -47,16 +65,24 @@ Outcome = Finished | Later | Conflict
 
 @dataclass(frozen=True, slots=True)
 class Superseded:
-    """The job's row is queued, and holds another payload than was delivered: the row is right."""
+    """The job's row is queued, and not as it was delivered: the row is right.
+
+    It holds another payload, or more slices of the job took effect meanwhile.
+    """
 
     stored: Stored
 
 
-def outcome_of(answer: object) -> Finished | Later:
+Answer = Finished | Continued | Later
+"""What a handler's answer comes to."""
+
+
+def outcome_of(answer: object) -> Answer:
     """Return what a handler's answer makes of its job.
 
     Raises:
         TypeError: the answer is neither a result nor a decision.
+        InvalidCursorError: it continues from what cannot be kept.
     """
     match answer:
         case Rejected(code, message):
@@ -65,6 +91,8 @@ def outcome_of(answer: object) -> Finished | Later:
             return Finished("cancelled", {"reason": _short(reason)})
         case Snooze(delay):
             return Later(max(delay, timedelta()))
+        case Continue(cursor, delay):
+            return Continued(_cursor_json(cursor), max(delay, timedelta()))
         case BaseModel():
             return Finished("completed", answer.model_dump(mode="json"))
         case None:
@@ -72,9 +100,27 @@ def outcome_of(answer: object) -> Finished | Later:
     raise TypeError(f"a handler answers a Result or a decision, not {type(answer).__name__}")
 
 
-def keeps_effects(outcome: Outcome) -> bool:
+def _cursor_json(cursor: object) -> str:
+    try:
+        text = to_json(cursor).decode()
+    except ValueError as error:
+        raise InvalidCursorError(f"the cursor is no JSON: {type(error).__name__}") from None
+    if len(text) > CURSOR_BYTES_MAX:
+        raise InvalidCursorError(f"the cursor has more than {CURSOR_BYTES_MAX} bytes")
+    if has_nul(text):
+        raise InvalidCursorError("the cursor contains the character U+0000")
+    return text
+
+
+def keeps_effects(outcome: Answer) -> bool:
     """Return whether what the handler wrote is committed together with this outcome."""
-    return isinstance(outcome, Finished) and outcome.state == "completed"
+    match outcome:
+        case Finished(state):
+            return state == "completed"
+        case Continued():
+            return True
+        case _:
+            return False
 
 
 def _short(text: object) -> str:
@@ -96,7 +142,8 @@ def outcome_in(
 ) -> Finished | Conflict | Superseded | None:
     """Return what a job's row means for a delivery; None: the job is this one, and queued."""
     if stored.state == "queued":
-        return None if stored.same_payload else Superseded(stored)
+        is_this_one = stored.same_payload and stored.slices == delivery.job.slices
+        return None if is_this_one else Superseded(stored)
     if stored.state == "cancelled" and stored.payload_json == "null":
         # A tombstone: cancelled before anybody knew what it was.
         return Finished(stored.state, stored.result, replayed=True)

@@ -104,6 +104,11 @@ EVENTS: Final = {
         _TROUBLE,
         counts=(Count("jobs_retried", _BY_TROUBLE, {"via": "in_place"}),),
     ),
+    "job.continued": Event(
+        INFO,
+        "A slice of a job took effect, and the job goes on.",
+        (*_JOB, "slices", "run_s"),
+    ),
     "job.put_back": Event(
         INFO,
         "A job went back to the queue, spending no attempt.",

@@ -82,6 +82,11 @@ CREATE TABLE jobs (
   batch_id uuid,
   -- The job that enqueued this one while it ran; it may have been deleted since.
   parent_id uuid,
+  -- A job that answers `Continue` runs in slices: how many took effect, where the next one begins,
+  -- and how far the job had shown to be.
+  slices integer NOT NULL DEFAULT 0,
+  cursor jsonb,
+  progress jsonb,
   CONSTRAINT jobs_finished_check CHECK ((state = 'queued') = (finished_at IS NULL))
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
 CREATE UNIQUE INDEX jobs_kind_key_key ON jobs (kind, key) WHERE key IS NOT NULL;

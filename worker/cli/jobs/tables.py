@@ -119,7 +119,7 @@ def whole_as_dict(job: Whole, family: "Sequence[Relative]", *, payload: bool) ->
     """Return a job for JSON; `payload` includes payload and result, which may be personal."""
     whole = asdict(job) | {"family": [asdict(one) for one in family]}
     if not payload:
-        del whole["payload"], whole["result"]
+        del whole["payload"], whole["result"], whole["cursor"]
     return whole
 
 
@@ -153,6 +153,9 @@ def _facts(job: Whole, *, payload: bool) -> list[tuple[str, str]]:
         ("ended", _time(job.finished_at)),
         ("trace", job.traceparent or ""),
         ("enqueued by", str(job.parent_id or "")),
+        ("slices", str(job.slices or "")),
+        ("cursor", "" if not job.slices else json_text(job.cursor) if payload else hidden),
+        ("progress", "" if job.progress is None else json_text(job.progress)),
         ("payload", json_text(job.payload) if payload else hidden),
         ("result", json_text(job.result) if payload else hidden),
     ]
