@@ -88,7 +88,7 @@ async def accept_many(session: "AsyncSession", candidates: "Sequence[Candidate]"
     return [Verdict(*row) for row in rows]
 
 
-ENQUEUE_FOLLOW_UPS: Final = clean("SELECT id, run_at FROM enqueue_follow_ups($1, $2::jsonb)")
+ENQUEUE_FOLLOW_UPS: Final = clean("SELECT id, run_at, queue FROM enqueue_follow_ups($1, $2::jsonb)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +120,23 @@ class FollowUp:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A follow-up that is a new job."""
+
+    id: UUID
+    run_at: datetime | None
+    """None for now."""
+    queue: str
+
+
 async def accept_follow_ups(
     session: "AsyncSession", parent: UUID, follow_ups: "Sequence[FollowUp]"
-) -> dict[UUID, datetime | None]:
+) -> "dict[UUID, Accepted]":
     """Accept what a running job enqueues, in its own transaction and in one statement.
 
     Returns:
-        The ids of those that are new, with their time where it is not now. Where a key is taken,
-        the job that has it stands.
+        Those that are new, by id. Where a key is taken, the job that has it stands.
 
     Raises:
         asyncpg.PostgresError: one is refused; its SQLSTATE is a fault of `Verdict`.
@@ -135,10 +144,10 @@ async def accept_follow_ups(
     driver = await driver_of(session)
     wanted = orjson.dumps([one.as_json() for one in follow_ups]).decode()
     rows = await driver.fetch(ENQUEUE_FOLLOW_UPS, parent, wanted)
-    return {row["id"]: row["run_at"] for row in rows}
+    return {row["id"]: Accepted(*row) for row in rows}
 
 
-OPEN_BATCH: Final = clean("SELECT * FROM open_batch_in_job($1, $2::jsonb)")
+OPEN_BATCH: Final = clean("SELECT id, run_at, queue FROM open_batch_in_job($1, $2::jsonb)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +178,11 @@ class NewBatch:
 
 async def accept_batch(
     session: "AsyncSession", parent: UUID, batch: NewBatch
-) -> dict[UUID, datetime | None]:
+) -> "dict[UUID, Accepted]":
     """Open a batch in a running job's transaction, by one statement; see `accept_follow_ups`."""
     driver = await driver_of(session)
     rows = await driver.fetch(OPEN_BATCH, parent, orjson.dumps(batch.as_json()).decode())
-    return {row["id"]: row["run_at"] for row in rows}
+    return {row["id"]: Accepted(*row) for row in rows}
 
 
 @dataclass(frozen=True, slots=True)

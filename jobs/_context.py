@@ -140,7 +140,7 @@ class Context:
             )
         if len(self.batches) >= BATCHES_MAX:
             raise TooManyFollowUpsError(f"a job opens at most {BATCHES_MAX} batches in one run")
-        batch_id = uuid5(self.job_id, f"batch:{len(self.batches)}")
+        batch_id = uuid5(self.job_id, f"batch:{self.slices}:{len(self.batches)}")
         follows = None if then is None else self._checked(then)
         self.batches.append(NewBatch(batch_id, members, follows, checked_key(key), on_dead))
         return batch_id

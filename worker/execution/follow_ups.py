@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import uuid5
 
 from db.dispatch import SENT_WHOLE_BYTES_MAX
-from db.enqueue import FollowUp, NewBatch, accept_batch, accept_follow_ups
+from db.enqueue import Accepted, FollowUp, NewBatch, accept_batch, accept_follow_ups
 from jobs._wire import QueuedJob, queued_job
 
 if TYPE_CHECKING:
@@ -40,15 +40,13 @@ async def open_batches(
     return to_send
 
 
-def _to_send(
-    wanted: "Sequence[FollowUp]", created: "Mapping[UUID, datetime | None]"
-) -> list[QueuedJob]:
+def _to_send(wanted: "Sequence[FollowUp]", created: "Mapping[UUID, Accepted]") -> list[QueuedJob]:
     """Return those that are new and due soon."""
     soon = datetime.now(UTC) + SENT_AHEAD
     return [
-        _queued(one, run_at)
+        _queued(one, job)
         for one in wanted
-        if one.id in created and ((run_at := created[one.id]) is None or run_at < soon)
+        if (job := created.get(one.id)) and (job.run_at is None or job.run_at < soon)
     ]
 
 
@@ -84,6 +82,6 @@ def _member(job_id: "UUID", request: "CheckedRequest") -> FollowUp:
     )
 
 
-def _queued(one: FollowUp, run_at: datetime | None) -> QueuedJob:
-    is_small = len(one.payload_json) <= SENT_WHOLE_BYTES_MAX
-    return queued_job(str(one.id), one.kind, one.payload_json if is_small else None, run_at)
+def _queued(one: FollowUp, job: Accepted) -> QueuedJob:
+    payload_json = one.payload_json if len(one.payload_json) <= SENT_WHOLE_BYTES_MAX else None
+    return queued_job(str(one.id), one.kind, payload_json, job.run_at, queue=job.queue)

@@ -191,7 +191,7 @@ END $$;
 -- then_kind, then_payload, key, on_dead and traceparent. Returns the members that are new, with
 -- their time.
 CREATE FUNCTION open_batch_in_job(p_parent uuid, p_batch jsonb)
-RETURNS TABLE (id uuid, run_at timestamptz)
+RETURNS TABLE (id uuid, run_at timestamptz, queue text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   answer record;
@@ -209,6 +209,7 @@ BEGIN
     IF answer.position > 0 AND answer.created THEN
       id := answer.id;
       run_at := answer.run_at;
+      queue := answer.queue;
       RETURN NEXT;
     END IF;
   END LOOP;

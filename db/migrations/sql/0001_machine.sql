@@ -458,7 +458,7 @@ END $$;
 CREATE FUNCTION accept_job(
   p_kind text, p_payload jsonb, p_key text, p_run_at timestamptz, p_id uuid, p_traceparent text,
   p_parent uuid DEFAULT NULL, p_batch uuid DEFAULT NULL,
-  OUT id uuid, OUT state text, OUT created boolean, OUT replaced boolean
+  OUT id uuid, OUT state text, OUT created boolean, OUT replaced boolean, OUT queue text
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   answer record;
@@ -475,14 +475,16 @@ BEGIN
   state := answer.state;
   created := answer.created;
   replaced := answer.replaced;
+  queue := answer.queue;
 END $$;
 
 -- Accept the jobs that a running one enqueues, in its own transaction, or raise why not. Each is an
--- object with kind and payload, and maybe id, key, run_at, delay (in seconds), traceparent,
--- and in_batch: true where it joins the running job's own batch. Returns those that are new, with their time where it is not now; where a key is taken, the job
--- that has it stands. Keys are taken in order, so that two jobs with the same ones cannot deadlock.
+-- object with kind and payload, and maybe id, key, run_at, delay (in seconds), traceparent, and
+-- in_batch: true where it joins the running job's own batch. Returns those that are new, with their
+-- time where it is not now, and their queue; where a key is taken, the job that has it stands. Keys
+-- are taken in order, so that two jobs with the same ones cannot deadlock.
 CREATE FUNCTION enqueue_follow_ups(p_parent uuid, p_follow_ups jsonb)
-RETURNS TABLE (id uuid, run_at timestamptz)
+RETURNS TABLE (id uuid, run_at timestamptz, queue text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   one jsonb;
@@ -509,6 +511,7 @@ BEGIN
       p_batch => CASE WHEN (one->>'in_batch')::boolean THEN own_batch END);
     IF accepted.created THEN
       id := accepted.id;
+      queue := accepted.queue;
       RETURN NEXT;
     END IF;
   END LOOP;
