@@ -168,6 +168,11 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
             or (not self._has_written and self._only_reads())
         )
 
+    @property
+    def has_lost_transaction(self) -> bool:
+        """Whether a transaction of asyncpg's own, which is SQLAlchemy's, was ended by another."""
+        return self._top_xact is not None and not self.is_closed() and not self.is_in_transaction()
+
     def _only_reads(self) -> bool:
         """Return what the server has reported of itself."""
         return (
@@ -252,11 +257,19 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc] # asyncpg carr
         """As asyncpg's; a job must not begin or end a transaction by it."""
         if args:
             return await super().execute(query, *args, timeout=timeout)
-        if not self.is_owned and (control := _CONTROL.fullmatch(query)):
+        control = None if self.is_owned else _CONTROL.fullmatch(query)
+        if control and (not self.is_watched or self._is_asyncpgs(control)):
             return await self._control(control)
         if self.is_watched:
             self.judge(query)
         return await super().execute(query, timeout=timeout)
+
+    def _is_asyncpgs(self, control: re.Match[str]) -> bool:
+        """Return whether asyncpg's own transaction sends this, and not a job by its text.
+
+        It notes itself before it begins, and forgets itself before it ends.
+        """
+        return (self._top_xact is not None) == bool(control["begin"])
 
     async def _control(self, control: re.Match[str]) -> Any:  # noqa: ANN401
         if begin := control["begin"]:

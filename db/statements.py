@@ -39,8 +39,8 @@ _NAMES: Final = re.compile(
     r"\b(?:search_path|role|authorization|set_config|schema)\b", re.IGNORECASE
 )
 _SUSPECT: Final = re.compile(r"\b(?:" + "|".join(sorted(_ENDS | _TRACES)) + r")\b", re.IGNORECASE)
-WORDS_LOOKED_AT: Final = 3
-"""Enough for `ROLLBACK TRANSACTION TO`."""
+WORDS_LOOKED_AT: Final = 4
+"""Enough for `ROLLBACK TRANSACTION TO` and `CREATE OR REPLACE FUNCTION`."""
 
 TEXT_REMEMBERED_MAX: Final = 4_096
 """Longer statements are judged anew each time, so that the memory of judgements stays small."""
@@ -110,9 +110,13 @@ def _ends_transaction(words: list[str]) -> bool:
 
 
 def _statements(sql: str) -> Iterator[list[str]]:
-    """Yield the first words of each statement in a text, in capitals."""
+    """Yield the first words of each statement in a text, in capitals.
+
+    The body of a routine, between BEGIN ATOMIC and its END, is part of the statement that makes it.
+    """
     words: list[str] = []
-    position = 0
+    position = open_blocks = 0
+    last = ""
     while (token := _TOKEN.search(sql, position)) is not None:
         position = token.end()
         match token.lastgroup:
@@ -121,13 +125,39 @@ def _statements(sql: str) -> Iterator[list[str]]:
             case "dollar" | "tag":
                 closing = sql.find(token["dollar"], position)
                 position = len(sql) if closing < 0 else closing + len(token["dollar"])
-            case "word" if len(words) < WORDS_LOOKED_AT:
-                words.append(token["word"].upper())
-            case "end" if words:
+            case "word":
+                before, last = last, token["word"].upper()
+                open_blocks += _opens(before, last, words, open_blocks)
+                if len(words) < WORDS_LOOKED_AT:
+                    words.append(last)
+            case "end" if words and not open_blocks:
                 yield words
                 words = []
     if words:
         yield words
+
+
+def _opens(before: str, word: str, words: list[str], open_blocks: int) -> int:
+    """Return how many blocks of a routine's body a word opens; -1: it closes one.
+
+    Args:
+        before: the word before it.
+        word: in capitals.
+        words: the first of its statement.
+        open_blocks: how many are open.
+    """
+    if open_blocks:
+        return {"CASE": 1, "END": -1}.get(word, 0)
+    return int((before, word) == ("BEGIN", "ATOMIC") and _makes_routine(words))
+
+
+def _makes_routine(words: list[str]) -> bool:
+    match words:
+        case ["CREATE", "FUNCTION" | "PROCEDURE", *_]:
+            return True
+        case ["CREATE", "OR", "REPLACE", "FUNCTION" | "PROCEDURE"]:
+            return True
+    return False
 
 
 def _end_of_comment(sql: str, position: int) -> int:

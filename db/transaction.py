@@ -16,6 +16,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import engine as session_defaults  # read at call time: a test can shorten them
+from db.engine import ONE_MOMENT
 from db.errors import sqlstate_of
 from db.statements import NotYoursError
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.orm import SessionTransaction
 
     from db.connection import DriverConnection
 
@@ -251,25 +253,54 @@ class JobTransaction:
         return self._is_open and not driver.is_closed() and not driver.is_in_transaction()
 
 
+class SnapshotSession(AsyncSession):
+    """The session of a job that only reads: it looks at moments, and keeps nothing."""
+
+    async def commit(self) -> NoReturn:
+        """Refuse; there is nothing to keep. `rollback` lets go of a moment, to look at another."""
+        raise NotYoursError("a snapshot job only reads: roll back to look at another moment")
+
+
 @asynccontextmanager
 async def snapshot_session(
     database: "AsyncEngine", limit: timedelta
 ) -> "AsyncIterator[AsyncSession]":
     """Open the session of a job that only reads, whose transactions may take as long as the job.
 
+    Each of them sees one moment, and cannot write.
+
     Args:
         database: where to.
         limit: how long the job may run.
+
+    Raises:
+        TransactionEndedError: one of them was ended behind the session's back.
     """
     terms = terms_of(limit)
+    driver: Any = None
 
     def serve(_session: object, _transaction: object, connection: "Connection") -> None:
-        driver: Any = connection.connection.driver_connection
+        nonlocal driver
+        driver = connection.connection.driver_connection
         terms.serve(driver)
 
-    async with AsyncSession(database, expire_on_commit=False, autoflush=False) as session:
+    def let_go(_session: object, transaction: "SessionTransaction") -> None:
+        nonlocal driver
+        if transaction.parent is None:
+            driver = None
+
+    moments = database.execution_options(**ONE_MOMENT)
+    async with SnapshotSession(moments, expire_on_commit=False, autoflush=False) as session:
         event.listen(session.sync_session, "after_begin", serve)
-        yield session
+        event.listen(session.sync_session, "after_transaction_end", let_go)
+        try:
+            yield session
+        except Exception as error:
+            if driver is not None and driver.has_lost_transaction:
+                raise TransactionEndedError(ENDED) from error
+            raise
+        if driver is not None and driver.has_lost_transaction:
+            raise TransactionEndedError(ENDED)
 
 
 async def lift_limits(session: AsyncSession, limit: timedelta) -> None:

@@ -202,6 +202,60 @@ async def test_a_snapshot_job_leaves_nothing_either(small):
     assert await left_after(small) == []
 
 
+@pytest.mark.parametrize("ends", ["COMMIT", "COMMIT;", "ROLLBACK;", "SELECT 1; COMMIT"])
+async def test_a_snapshot_job_cannot_end_its_moment_by_text(small, ends):
+    async with snapshot_session(small, _seconds(1)) as session:
+        driver = await driver_of(session)
+        with pytest.raises(NotYoursError):
+            await driver.execute(ends)
+        with pytest.raises(NotYoursError):
+            await session.commit()
+        await session.rollback()
+        await session.execute(text("SELECT 1"))
+
+
+async def test_a_moment_that_was_ended_all_the_same_is_told_loudly(small):
+    """Past everything that judges texts: as a function of the driver that we do not know would."""
+
+    async def end_and_write(then):
+        async with snapshot_session(small, _seconds(1)) as session:
+            driver = await driver_of(session)
+            await asyncpg.Connection.execute(driver, "COMMIT")
+            then()
+
+    def fail():
+        raise ZeroDivisionError
+
+    for then in (fail, lambda: None):
+        assert isinstance(await failure_of(end_and_write(then)), TransactionEndedError)
+    async with snapshot_session(small, _seconds(1)) as session:
+        await session.execute(text("SELECT 1"))
+        await session.rollback()
+        await session.begin()
+
+
+async def test_a_snapshot_job_may_look_at_nothing(small):
+    async with snapshot_session(small, _seconds(1)) as session:
+        await session.connection(execution_options=ONE_MOMENT)
+
+
+async def test_no_transaction_of_a_snapshot_job_can_write(small):
+    async with snapshot_session(small, _seconds(1)) as session:
+        for _ in range(2):
+            error = await failure_of(session.execute(text("INSERT INTO notes VALUES ('kept')")))
+            assert sqlstate_of(error) == "25006"
+            await session.rollback()
+
+
+async def test_a_routine_with_a_body_in_sql_can_be_made_by_a_job(small):
+    async with JobTransaction(small) as transaction:
+        await transaction.session.execute(
+            text("CREATE FUNCTION two() RETURNS int BEGIN ATOMIC SELECT 1; SELECT 2; END")
+        )
+        assert await transaction.session.scalar(text("SELECT two()")) == 2
+        await transaction.conclude()
+
+
 async def test_an_error_in_the_job_leaves_nothing_either(small):
     async def lock_and_fail():
         async with JobTransaction(small) as transaction:

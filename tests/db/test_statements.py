@@ -43,6 +43,9 @@ AROUND = [
     "SELECT $1; {}",
     "{}; SELECT 1",
     "SELECT CASE WHEN true THEN 1 END; {}",
+    "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; END; {}",
+    "CREATE FUNCTION f() RETURNS int AS $$ BEGIN ATOMIC $$ LANGUAGE sql; {}",
+    "SELECT 1 AS begin, 2 AS atomic; {}",
 ]
 HARMLESS = [
     "SELECT 'COMMIT'",
@@ -64,6 +67,8 @@ HARMLESS = [
     "RELEASE SAVEPOINT one",
     "DO $$ BEGIN PERFORM 1; END $$",
     "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $f$ BEGIN RETURN 1; END $f$",
+    "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT CASE 1 WHEN 1 THEN 2 END; END",
+    "create or replace procedure p(a int) language sql begin atomic insert into t values (a); end;",
     "",
     ";",
 ]
