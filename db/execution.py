@@ -18,7 +18,8 @@ State = Literal["queued", "completed", "rejected", "dead", "cancelled"]
 FinalState = Literal["completed", "rejected", "dead", "cancelled"]
 
 ERRORS_KEPT_MAX: Final = 25
-RESULT_CHARACTERS_MAX: Final = 1_048_576
+RESULT_BYTES_MAX: Final = 1_048_576
+"""Of the result as JSON: it is kept in the job's row, and in Redis beside the payload."""
 
 
 class ResultTooLargeError(ValueError):
@@ -240,12 +241,7 @@ class Record:
         Raises:
             ResultTooLargeError: the result does not fit.
         """
-        stored = None if result is None else orjson.dumps(result).decode()
-        if stored is not None and len(stored) > RESULT_CHARACTERS_MAX:
-            raise ResultTooLargeError(
-                f"the result has {len(stored)} characters, more than {RESULT_CHARACTERS_MAX}: "
-                "store the bulk elsewhere and return its address"
-            )
+        stored = None if result is None else _bounded_json(result)
         row = (job.id, job.kind, job.payload_json, state, stored, job.enqueued_at, job.redis_id)
         driver = await driver_of(self._session)
         parameters = (*row, job.queue, purgeable, job.slices)
@@ -360,6 +356,16 @@ class Record:
             "progress": progress_json,
         }
         return await self._session.scalar(ADVANCE, query) is not None
+
+
+def _bounded_json(result: object) -> str:
+    text = orjson.dumps(result)
+    if len(text) > RESULT_BYTES_MAX:
+        raise ResultTooLargeError(
+            f"the result has {len(text)} bytes, more than {RESULT_BYTES_MAX}: "
+            "store the bulk elsewhere and return its address"
+        )
+    return text.decode()
 
 
 def _row(job: JobRef) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pydantic_core import to_json
 from redis.exceptions import RedisError
 
 from jobs._wire import progress_key
+from worker.execution.error_text import printable
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 INTERVAL_S: Final = 0.5
 KEPT_S: Final = 3_600
 WRITE_WAIT_S: Final = 1.5
+NOTE_CHARACTERS_MAX: Final = 200
 
 
 class ProgressBoard:
@@ -63,6 +65,7 @@ class JobProgress:
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
         """Note how far the job is; never waits, never raises."""
+        note = printable(note, NOTE_CHARACTERS_MAX)
         self.newest = to_json({"done": done, "total": total, "note": note})
         if self._scheduled:
             return

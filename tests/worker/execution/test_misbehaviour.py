@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
+from db.execution import RESULT_BYTES_MAX
 from tests.worker.execution.test_executor import Made, Toy, delivery_of, job_of, make, toys, write
 from worker.execution import commit, executor, retry
 from worker.execution.error_text import describe
@@ -217,15 +218,31 @@ async def test_our_own_cancel_is_no_failure(toys):
     assert await toys.stored(delivery) is None
 
 
-async def test_a_result_that_is_too_large_is_a_failure(toys):
+@pytest.mark.parametrize("snapshot", [False, True])
+@pytest.mark.parametrize("name", ["x" * RESULT_BYTES_MAX, "語" * (RESULT_BYTES_MAX // 3)])
+async def test_a_result_that_is_too_large_is_a_failure(toys, name, snapshot):
     async def answer_at_length(_ctx, _toy):
-        return Made(name="x" * 2_000_000)
+        return Made(name=name)
 
     delivery = delivery_of()
-    outcome = await toys.executor.run(job_of(answer_at_length, attempts_max=1), delivery)
+    job = job_of(answer_at_length, attempts_max=1, snapshot=snapshot)
+    outcome = await toys.executor.run(job, delivery)
 
     assert outcome.state == "dead"
-    assert (await toys.errors(delivery))[0]["error"] == "ResultTooLargeError"
+    (error,) = await toys.errors(delivery)
+    assert error["error"] == "ResultTooLargeError"
+    assert "store the bulk elsewhere" in error["message"]
+
+
+async def test_a_result_of_just_the_largest_size_is_kept(toys):
+    longest = "x" * (RESULT_BYTES_MAX - len('{"name":""}'))
+
+    async def answer_at_length(_ctx, _toy):
+        return Made(name=longest)
+
+    outcome = await toys.executor.run(job_of(answer_at_length, attempts_max=1), delivery_of())
+
+    assert outcome == Finished("completed", {"name": longest})
 
 
 async def test_reasons_are_bounded_and_printable(toys):

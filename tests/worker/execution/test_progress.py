@@ -49,6 +49,15 @@ async def test_a_caller_sees_how_far_a_job_is(redis):
     assert (progress.done, progress.total, progress.note) == (300, 1_000, "reading")
 
 
+async def test_a_note_is_bounded_and_whatever_text_it_is(redis):
+    board, job_id = ProgressBoard(redis), uuid.uuid4()
+
+    board.of(job_id)(1, 2, "\udcff\x00" + "x" * 1_000_000)
+    await board.flush()
+
+    assert len((await read(redis, job_id)).note) == module.NOTE_CHARACTERS_MAX
+
+
 async def test_a_job_that_does_not_know_its_total_leaves_it_out(redis):
     board, job_id = ProgressBoard(redis), uuid.uuid4()
 
