@@ -72,6 +72,14 @@ class Context:
     batches: list[NewBatch] = field(default_factory=list)
     """What batches it has opened so far."""
 
+    @property
+    def idempotency_key(self) -> str:
+        """A text for other services by which they know a repeated request.
+
+        The same in every try, and another one in each slice.
+        """
+        return f"{self.job_id}:{self.slices}" if self.slices else str(self.job_id)
+
     async def enqueue(
         self,
         payload: Payload,

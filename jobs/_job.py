@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from ._context import Context
 from ._payload import Payload, Result
@@ -35,6 +35,10 @@ class Policy:
     snapshot: bool = False
     """Read in one REPEATABLE READ READ ONLY transaction; the outcome is recorded in a second one.
     The handler's effect must then be idempotent by the job's id."""
+    effects: Literal["inside", "outside"] = "inside"
+    """Where its effects are. Outside: in other services, while no transaction and no connection is
+    held; what the handler answers is recorded in a transaction afterwards. Such an effect must be
+    idempotent by `ctx.idempotency_key`."""
     kept_for: timedelta | None = None
     """How long PostgreSQL keeps a finished job, and with it its id and key; None: forever."""
     unique_for: timedelta | None = None
@@ -48,6 +52,10 @@ class Policy:
     def __post_init__(self) -> None:
         """Check the queue's name, and what belongs together."""
         checked_queue(self.queue)
+        if self.effects not in {"inside", "outside"}:
+            raise ValueError("effects is 'inside' or 'outside'")
+        if self.snapshot and self.effects == "outside":
+            raise ValueError("a snapshot reads the database, effects='outside' holds none: choose")
         if self.unique_for is not None and not timedelta() < self.unique_for <= UNIQUE_FOR_MAX:
             raise ValueError(f"unique_for is more than 0, and {UNIQUE_FOR_MAX.days} days at most")
         if self.replace and self.unique_for is None:
@@ -93,6 +101,7 @@ def job(  # noqa: PLR0913 - a job's whole policy, by name
     backoff_base: timedelta = BACKOFF_BASE_DEFAULT,
     backoff_cap: timedelta = BACKOFF_CAP_DEFAULT,
     snapshot: bool = False,
+    effects: Literal["inside", "outside"] = "inside",
     kept_for: timedelta | None = None,
     unique_for: timedelta | None = None,
     replace: bool = False,
@@ -109,6 +118,7 @@ def job(  # noqa: PLR0913 - a job's whole policy, by name
         backoff_base=backoff_base,
         backoff_cap=backoff_cap,
         snapshot=snapshot,
+        effects=effects,
         kept_for=kept_for,
         unique_for=unique_for,
         replace=replace,

@@ -1,12 +1,13 @@
 """One attempt: the handler, and the transaction that finalizes its job.
 
-There are two kinds. The usual one does both in one transaction. A snapshot only reads, and is
-finalized in a second transaction.
+There are three kinds. The usual one does both in one transaction. A snapshot only reads, and one
+with effects outside holds no connection while its handler runs; both are finalized in a transaction
+that follows.
 """
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from db.engine import ONE_MOMENT
 from db.execution import Record
@@ -50,6 +51,20 @@ def send_nothing(_jobs: "Sequence[QueuedJob]") -> None:
     """Leave everything to the relay."""
 
 
+class NoStoreError(RuntimeError):
+    """A handler with `effects="outside"` reached for the database."""
+
+
+class _NoStore:
+    """Stands in for the store of a job that has none."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise NoStoreError(
+            f"ctx.store.{name}: a job with effects='outside' holds no transaction while it runs. "
+            "What it needs belongs in its payload, what it learns in its result or a follow-up"
+        )
+
+
 @dataclass(slots=True)
 class Answered:
     """What a handler's call came to, before it is written."""
@@ -59,6 +74,14 @@ class Answered:
     batches: "Sequence[NewBatch]"
     progress_json: str | None = None
     """What the handler has shown last, where it is kept with the slice."""
+
+
+@dataclass(slots=True)
+class Kept:
+    """What is kept from one try in place to the next."""
+
+    answered: Answered | None = None
+    """The answer of a handler with effects outside: only its conclusion is to be repeated."""
 
 
 Ended = Outcome | Continued | Superseded
@@ -86,14 +109,21 @@ class Attempts:
         self._send = send
 
     async def run(
-        self, job: "Job", payload: "Payload", delivery: "Delivery", window: "CommitWindow"
+        self,
+        job: "Job",
+        payload: "Payload",
+        delivery: "Delivery",
+        kept: Kept,
+        window: "CommitWindow",
     ) -> Ended:
         """Run the handler and finalize the job, in one transaction of their own."""
+        if job.policy.effects == "outside":
+            return await self._run_outside(job, payload, delivery, kept, window)
         if job.policy.snapshot:
             return await self._run_snapshot(job, payload, delivery, window)
         async with JobTransaction(self._engine, job.policy.timeout) as transaction:
             window.entered = True
-            context = self._context(delivery, transaction.session)
+            context = self._context(delivery, self._open_store(transaction.session))
             answer = await call_handler(job, context, payload)
             await transaction.conclude()
             answered = _answered(context, answer)
@@ -111,17 +141,36 @@ class Attempts:
         async with snapshot_session(self._engine, job.policy.timeout) as session:
             await session.connection(execution_options=ONE_MOMENT)
             window.entered = True
-            context = self._context(delivery, session)
+            context = self._context(delivery, self._open_store(session))
             answered = _answered(context, await call_handler(job, context, payload))
         async with JobTransaction(self._engine) as transaction:
             return await self._conclude(transaction, job, delivery, answered, window)
 
-    def _context(self, delivery: "Delivery", session: "AsyncSession") -> Context:
+    async def _run_outside(
+        self,
+        job: "Job",
+        payload: "Payload",
+        delivery: "Delivery",
+        kept: Kept,
+        window: "CommitWindow",
+    ) -> Ended:
+        """Run a handler that needs no database; then finalize the job.
+
+        A crash in between repeats what it did, under the same idempotency key.
+        """
+        window.entered = True
+        if kept.answered is None:
+            context = self._context(delivery, cast("Store", _NoStore()))
+            kept.answered = _answered(context, await call_handler(job, context, payload))
+        async with JobTransaction(self._engine) as transaction:
+            return await self._conclude(transaction, job, delivery, kept.answered, window)
+
+    def _context(self, delivery: "Delivery", store: "Store") -> Context:
         return Context(
             job_id=delivery.job.id,
             try_number=delivery.try_number,
             enqueued_at=delivery.job.enqueued_at,
-            store=self._open_store(session),
+            store=store,
             services=self._services,
             progress=self._progress_of(delivery.job.id),
             cursor=delivery.cursor,

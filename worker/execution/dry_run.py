@@ -34,7 +34,7 @@ class Preview:
     """What would become of a job if it ran now."""
 
     outcome: str
-    """A state of the job's row; or `snoozed`, `continued`, `failed`, `unknown kind`."""
+    """A state of the job's row; or `snoozed`, `continued`, `failed`, `not run`, `unknown kind`."""
     detail: Any
 
     @property
@@ -54,6 +54,8 @@ async def dry_run(
     job = registry().get(row.kind)
     if job is None:
         return Preview("unknown kind", failures.unknown_kind(row.kind).message)
+    if job.policy.effects == "outside":
+        return Preview("not run", "its effects are outside, and could not be taken back")
     try:
         payload = job.payload.from_wire(row.payload)
     except ValidationError as error:

@@ -24,7 +24,7 @@ from jobs import registry
 from jobs._payload import validation_message
 from jobs._progress import show_nobody
 from worker.execution import failures
-from worker.execution.attempts import Attempts, send_nothing
+from worker.execution.attempts import Attempts, Kept, send_nothing
 from worker.execution.commit import (
     CommitWindow,
     cancels_so_far,
@@ -104,6 +104,7 @@ class Run:
     tries: int = 0
     superseded: int = 0
     window: CommitWindow = field(default_factory=CommitWindow)
+    kept: Kept = field(default_factory=Kept)
     began_at: float = 0.0
     """Monotonic time of the first try's beginning, after it waited for its turn."""
 
@@ -205,6 +206,7 @@ class Executor:
         if not_due := _not_due(run.job, stored):
             return not_due
         run.superseded += 1
+        run.kept = Kept()
         if run.superseded > SUPERSEDED_MAX:
             return Later(SUPERSEDED_RETRY)
         run.resume(stored, self.jobs)
@@ -224,7 +226,7 @@ class Executor:
             if away_s:
                 return Later(timedelta(seconds=away_s * (1 + self._jitter())))
             run.began_at = run.began_at or time.monotonic()
-            attempt = partial(self._attempts.run, run.job, payload, delivery)
+            attempt = partial(self._attempts.run, run.job, payload, delivery, run.kept)
             limit_s = run.job.policy.timeout.total_seconds() + ATTEMPT_MARGIN_S
             outcome = await shielded_commit(attempt, window=window, limit_s=limit_s)
         if isinstance(outcome, Superseded):
@@ -258,6 +260,8 @@ class Executor:
         ended = outcome_in(stored, delivery, run.job)
         if ended is not None and not isinstance(ended, Superseded):
             return emit_outcome(self._events, delivery, ended)
+        if ended is not None:
+            run.kept = Kept()
         if not_due := _not_due(run.job, stored):
             return not_due
         run.resume(stored, self.jobs)
