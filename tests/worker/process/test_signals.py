@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+from tests.examples import THOROUGH
+
+pytestmark = [pytest.mark.slow, pytest.mark.examples]
 
 PROJECT = Path(__file__).parents[3]
 DEADLINE_S = 120
@@ -18,7 +20,7 @@ AT_ONCE = 4
 """Processes that start at the same time."""
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
-OFFSETS_S = [0, 0.1, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0]
+OFFSETS_S = [0, 0.1, 0.3, 0.5, 0.7, 1.0, 1.4, 2.0] if THOROUGH else [0, 0.3, 0.7, 1.4]
 NOBODY = {
     "DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none",
     "REDIS_URL": "redis://127.0.0.1:9",

@@ -42,20 +42,35 @@ def own_sessions(own_engine):
     return create_sessions(own_engine)
 
 
+def variables_of(stack, directory):
+    return {
+        "DATABASE_URL": stack.database_url,
+        "REDIS_URL": stack.redis_url,
+        "TELLER_REPORTS_URL": (directory / "reports").as_uri(),
+        "TELLER_HEALTH_PORT": "0",
+    }
+
+
 @pytest.fixture
 async def fleet(stack, tmp_path):
     """Two worker processes."""
-    variables = {
-        "DATABASE_URL": stack.database_url,
-        "REDIS_URL": stack.redis_url,
-        "TELLER_REPORTS_URL": (tmp_path / "reports").as_uri(),
-        "TELLER_HEALTH_PORT": "0",
-    }
     made = Fleet(tmp_path, size=2)
-    with environment(**variables):
+    with environment(**variables_of(stack, tmp_path)):
         await made.start()
         yield made
         await made.stop()
+
+
+@pytest.fixture(scope="module")
+def running_worker(stack, tmp_path_factory):
+    """One worker process, for the tests of a module that do it no harm."""
+    made = Fleet(tmp_path_factory.mktemp("worker"), size=1)
+    with environment(**variables_of(stack, made.directory)):
+        asyncio.run(made._add())
+    asyncio.run(made.ready())
+    yield
+    for member in made.members:
+        member.process.close()
 
 
 @pytest.fixture

@@ -195,7 +195,7 @@ async def test_a_row_is_locked_for_a_while(targets, own_engine, own_sessions):
 @pytest.mark.parametrize("victim", [0.0, 0.9], ids=["by Redis", "by a session"])
 @pytest.mark.timeout(120)
 async def test_poison_ends_by_the_worker_that_knows_it_and_nothing_else_does(
-    fleet, targets, own_sessions, victim
+    running_worker, targets, own_sessions, victim
 ):
     await inject(targets, fault("poison:nul-in-error", victim=victim, number=int(victim * 10)))
     (job_id,) = targets.poisoned
@@ -213,18 +213,24 @@ GARBAGE = [name for name in KINDS if name.startswith("garbage:")]
 
 @pytest.mark.parametrize("name", GARBAGE)
 @pytest.mark.timeout(120)
-async def test_garbage_is_out_of_redis_and_in_the_record(fleet, targets, own_sessions, name):
-    await fleet.ready()
-
+async def test_garbage_is_out_of_redis_and_in_the_record(
+    running_worker, targets, own_sessions, name
+):
     await inject(targets, fault(name, number=GARBAGE.index(name)))
 
-    async with own_sessions() as session:
-        found = await outcomes_of(session, targets.garbage)
-    assert {one.state for one in found} <= {"dead"}
-    assert len(found) == len(targets.garbage)
-    redis = targets.connections.redis
-    assert await redis.type("arq:queue") in {b"zset", b"none"}
-    assert not [key async for key in redis.scan_iter("arq:job:*garbage*")]
+    async def all_recorded():
+        async with own_sessions() as session:
+            found = await outcomes_of(session, targets.garbage)
+        return {one.state for one in found} <= {"dead"} and len(found) == len(targets.garbage)
+
+    async def out_of_redis():
+        redis = targets.connections.redis
+        return await redis.type("arq:queue") in {b"zset", b"none"} and not [
+            key async for key in redis.scan_iter("arq:job:*garbage*")
+        ]
+
+    await eventually(all_recorded)
+    await eventually(out_of_redis)
 
 
 async def test_a_worker_that_is_killed_is_replaced(fleet):
