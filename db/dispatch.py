@@ -15,7 +15,7 @@ from sqlalchemy import text
 from db.models import NOT_PAUSED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -63,7 +63,7 @@ TAKE_UNSENT = text(f"""
         WHERE queue = :queue AND state = 'queued' AND dispatched_at IS NULL AND {NOT_PAUSED}
           AND run_at < now() + CAST(:ahead AS interval)
           AND enqueued_at < now() - CAST(:grace AS interval)
-          AND (leased_by IS NULL OR run_at <= now())
+          AND (leased_by IS NULL OR run_at <= now()) AND kind <> ALL(:without)
         ORDER BY run_at, id LIMIT :limit
         FOR UPDATE SKIP LOCKED
     ), stale AS (
@@ -129,7 +129,13 @@ class Dispatch:
         return bool(await self._session.scalar(TRY_TO_LEAD, lock))
 
     async def take_unsent(
-        self, limit: int, *, ahead: timedelta, grace: timedelta, resend_after: timedelta
+        self,
+        limit: int,
+        *,
+        ahead: timedelta,
+        grace: timedelta,
+        resend_after: timedelta,
+        without: "Collection[str]" = (),
     ) -> "Sequence[Unsent]":
         """Mark up to `limit` jobs as sent, and return them: commit only after sending.
 
@@ -138,6 +144,7 @@ class Dispatch:
             ahead: how long before its time a job is sent.
             grace: how long the client that accepted a job is left to send it itself.
             resend_after: when a job that was sent, and could have run since, is sent again.
+            without: none of these kinds, unless it was sent before.
         """
         bounds = {
             "queue": self._queue,
@@ -145,6 +152,7 @@ class Dispatch:
             "ahead": ahead,
             "grace": grace,
             "resend_after": resend_after,
+            "without": list(without),
         }
         rows = await self._session.execute(TAKE_UNSENT, bounds)
         return [Unsent(*row) for row in rows]

@@ -33,6 +33,7 @@ def _claim(condition: str) -> str:
         WITH due AS (
             SELECT id FROM jobs
             WHERE state = 'queued' AND run_at <= now() AND {NOT_PAUSED} AND {condition}
+              AND kind <> ALL(:without)
             ORDER BY run_at, id LIMIT :limit
             FOR UPDATE SKIP LOCKED
         )
@@ -53,7 +54,7 @@ SUSPECT_IS_DUE = text(f"""
     SELECT EXISTS (
       SELECT FROM jobs
       WHERE queue = ANY(:queues) AND state = 'queued' AND crashes > 0 AND run_at <= now()
-        AND {NOT_PAUSED}
+        AND {NOT_PAUSED} AND kind <> ALL(:without)
     )
 """)  # noqa: S608 - a condition of our own
 
@@ -129,7 +130,13 @@ class Leases:
         self._worker = worker
 
     async def claim(
-        self, queue: str, limit: int, lease: timedelta, *, unsent: bool
+        self,
+        queue: str,
+        limit: int,
+        lease: timedelta,
+        *,
+        unsent: bool,
+        without: "Collection[str]" = (),
     ) -> "Sequence[Leased]":
         """Lease up to `limit` due jobs of a queue, oldest first: commit before they run.
 
@@ -138,22 +145,43 @@ class Leases:
             limit: jobs at most.
             lease: how long, unless renewed.
             unsent: only those that Redis was never sent.
+            without: none of these kinds.
         """
         statement = CLAIM_UNSENT if unsent else CLAIM
-        bounds = {"queue": queue, "limit": limit, "lease": lease, "worker": self._worker}
+        bounds = {
+            "queue": queue,
+            "limit": limit,
+            "lease": lease,
+            "worker": self._worker,
+            "without": list(without),
+        }
         return [Leased(*row) for row in await self._session.execute(statement, bounds)]
 
     async def claim_suspect(
-        self, queues: "Sequence[str]", lease: timedelta, *, unsent: bool
+        self,
+        queues: "Sequence[str]",
+        lease: timedelta,
+        *,
+        unsent: bool,
+        without: "Collection[str]" = (),
     ) -> "Sequence[Leased]":
         """Lease the oldest due job of these queues under which a process died, if there is one."""
         statement = CLAIM_UNSENT_SUSPECT if unsent else CLAIM_SUSPECT
-        bounds = {"queues": list(queues), "limit": 1, "lease": lease, "worker": self._worker}
+        bounds = {
+            "queues": list(queues),
+            "limit": 1,
+            "lease": lease,
+            "worker": self._worker,
+            "without": list(without),
+        }
         return [Leased(*row) for row in await self._session.execute(statement, bounds)]
 
-    async def suspect_is_due(self, queues: "Sequence[str]") -> bool:
+    async def suspect_is_due(
+        self, queues: "Sequence[str]", *, without: "Collection[str]" = ()
+    ) -> bool:
         """Return whether these queues have a due job under which a process died."""
-        return bool(await self._session.scalar(SUSPECT_IS_DUE, {"queues": list(queues)}))
+        bounds = {"queues": list(queues), "without": list(without)}
+        return bool(await self._session.scalar(SUSPECT_IS_DUE, bounds))
 
     async def lease_running(self, ids: "Collection[UUID]", lease: timedelta) -> None:
         """Lease jobs that this worker runs already, but for those that another one has."""

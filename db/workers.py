@@ -49,7 +49,11 @@ QUEUES = text(f"""
              AND {NOT_PAUSED} AND run_at <= now()
            ORDER BY run_at, id LIMIT 100
          ) AS unsent
-       ))::float8 AS unsent_s
+       ))::float8 AS unsent_s,
+      EXISTS (
+        SELECT FROM pauses
+        WHERE target = 'queue:' || named.queue AND (until IS NULL OR until > now())
+      ) AS paused
     FROM named WHERE named.queue IS NOT NULL LIMIT :shown
 """)  # noqa: S608 - a condition of our own
 
@@ -191,6 +195,8 @@ class QueueBacklog:
     oldest_runnable_age_s: float
     relay_lag_s: float
     """How long the oldest due job has waited to be sent to Redis."""
+    paused: bool
+    """Whether it is paused: then its jobs are old for a reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,12 +222,13 @@ async def backlog(session: "AsyncSession") -> Backlog:
     queues = tuple(QueueBacklog(*row) for row in rows)
     dead: int = await session.scalar(DEAD, counted)
     blocked = await session.execute(BLOCKED, {**counted, "shown": BLOCKED_SHOWN_MAX})
+    going = [one for one in queues if not one.paused]
     return Backlog(
         runnable=min(COUNTED_MAX, sum(one.runnable for one in queues)),
         scheduled=min(COUNTED_MAX, sum(one.scheduled for one in queues)),
         dead=dead,
-        oldest_runnable_age_s=max((one.oldest_runnable_age_s for one in queues), default=0.0),
-        relay_lag_s=max((one.relay_lag_s for one in queues), default=0.0),
+        oldest_runnable_age_s=max((one.oldest_runnable_age_s for one in going), default=0.0),
+        relay_lag_s=max((one.relay_lag_s for one in going), default=0.0),
         blocked=tuple(Blocked(*one) for one in blocked),
         queues=queues,
     )

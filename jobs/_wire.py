@@ -41,8 +41,10 @@ JOBS_PER_CALL_MAX: Final = 500
 # that value ('' for now), run_at_ms, delay_ms (both '' for now), and how long the body is kept.
 # "Now" is this server's, and no client's: of clocks that disagree only one counts.
 #
-# A job that Redis has already is left as it is: its body may have been read, its score may be a
-# lease. The queue entry is made even if the body is there, which repairs half of a job.
+# A job that Redis has already is left as it is: its body may have been read. Only its time is
+# brought forward to the one that PostgreSQL has, if that is sooner, since a pause may have ended;
+# where its score was a lease, the next claim sees that and puts it back. The queue entry is made
+# even if the body is there, which repairs half of a job.
 #
 # A job with an expiry is in PostgreSQL, which knows whether it has run: a kept result does not stop
 # it. Returns whether the queue lacked it. A job without one is in Redis alone, so a kept result is
@@ -62,7 +64,7 @@ for i = 3, #ARGV, 6 do
   if kept_ms > 0 then
     kept_ms = kept_ms + math.max(run_at_ms - now_ms, 0)
     redis.call('SET', body_key, body, 'NX', 'PX', text_of(kept_ms))
-    replies[#replies + 1] = redis.call('ZADD', KEYS[1], 'NX', text_of(run_at_ms), id)
+    replies[#replies + 1] = redis.call('ZADD', KEYS[1], 'LT', text_of(run_at_ms), id)
   else
     local existing = redis.call('GET', body_key)
     local result = not existing and redis.call('GET', result_key)

@@ -42,6 +42,7 @@ from worker.execution.retry import full_jitter
 from worker.maintenance.batches import BatchWatch
 from worker.maintenance.cron import checked_schedules
 from worker.maintenance.fallback import Fallback
+from worker.maintenance.pauses import PauseKeeper
 from worker.maintenance.quarantine import Quarantine
 from worker.maintenance.relay import Relay
 from worker.maintenance.runner import Duty, DutyRunner
@@ -150,7 +151,10 @@ class Options:
         worker: TellerWorker | None = ctx.get(WORKER)
         queues = served_queues(settings, worker)
         relays = [
-            Relay(sessions, ctx["redis"], settings.queue_name, events, name)
+            Relay(
+                *(sessions, ctx["redis"], settings.queue_name, events, name),
+                paused_kinds=lambda: pauses.kinds,
+            )
             for name in queues.values()
         ]
         # Before anything else: a worker that waits for its servers answers probes meanwhile.
@@ -159,6 +163,7 @@ class Options:
             is_draining=partial(_is_draining, worker),
             redis_trouble=partial(_redis_trouble, worker, relays, ctx["redis"]),
         )
+        pauses = PauseKeeper(sessions, worker, queues, events, health.state)
         health.start()
         await wait_for_database(partial(_check_schema, engine, settings.database_schema), events)
         exits = ctx[SERVICES] = AsyncExitStack()
@@ -171,12 +176,14 @@ class Options:
             open_store=Store,
             services=services,
             jobs=kinds,
+            is_paused=pauses.is_paused,
             error_text=settings.error_text,
             instrument=partial(_observe, health.state, tracing),
             progress_of=ProgressBoard(ctx["redis"]).of,
             send=outbox.send,
         )
         duties: list[Duty] = [
+            pauses,
             *relays,
             *(Quarantine(sessions, ctx["redis"], key, events, health.state) for key in queues),
             Scheduler(sessions, checked_schedules(kinds), events),
@@ -184,7 +191,11 @@ class Options:
             *health.duties,
         ]
         if worker is not None:
-            fallback = Fallback(worker, sessions, events, queues, partial(_refuses, relays))
+            fallback = Fallback(
+                *(worker, sessions, events, queues),
+                redis_refuses=partial(_refuses, relays),
+                paused_kinds=lambda: pauses.kinds,
+            )
             ctx[FALLBACK] = fallback
             worker.on_job_start = _leave_to_lessee(fallback)
             duties.append(fallback)

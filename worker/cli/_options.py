@@ -1,6 +1,8 @@
 """What the command lines share: how a wrong one is refused, and how times are written."""
 
+import getpass
 import re
+import socket
 import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, Final
@@ -44,6 +46,14 @@ def confirm(question: str) -> None:
     if sys.stdin is None:
         raise UsageError("standard input is closed, so nobody can be asked: give --yes")
     typer.confirm(question, abort=True)
+
+
+def operator() -> str:
+    """Return who runs this command, as user@host."""
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (KeyError, OSError):
+        return f"an unknown user at {socket.gethostname()}"
 
 
 def parse_duration(text: str, option: str) -> timedelta:

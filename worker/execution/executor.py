@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from db.engine import create_sessions
 from db.execution import Failure, Record
+from db.pauses import Pauses
 from db.probe import ServerProbe
 from jobs import registry
 from jobs._payload import validation_message
@@ -74,6 +75,8 @@ if TYPE_CHECKING:
     """Given a job and the number of its delivery, returns what to enter around the run."""
 
 SUPERSEDED_RETRY: Final = timedelta(seconds=2)
+PAUSED_DELAY: Final = timedelta(days=1)
+"""Until a job of a paused kind is looked at again, unless the relay brings it forward."""
 SUPERSEDED_MAX: Final = 2
 """How often a delivery begins anew because the row holds another payload."""
 ABORT_WAIT_S: Final = 5.0
@@ -132,6 +135,7 @@ class Executor:
         instrument: entered around every run, to count or to trace it.
         progress_of: given a job's id, returns what shows its progress.
         send: sends jobs that a handler enqueued to Redis, after their commit.
+        is_paused: returns whether jobs of a kind must not begin.
         error_text: whether errors keep the values of payloads.
         jitter: uniform in [0, 1), spreads the waits.
     """
@@ -147,6 +151,7 @@ class Executor:
         instrument: "Instrument" = no_instrument,
         progress_of: "Callable[[UUID], ShowProgress]" = lambda _job_id: show_nobody,
         send: "Send" = send_nothing,
+        is_paused: "Callable[[str], bool]" = lambda _kind: False,
         error_text: "ErrorText" = "redacted",
         jitter: "Callable[[], float]" = random.random,
     ) -> None:
@@ -154,6 +159,7 @@ class Executor:
         self._events = events
         self.jobs = registry() if jobs is None else jobs
         self._instrument = instrument
+        self._is_paused = is_paused
         self._error_text = error_text
         self._jitter = jitter
         self._failures = FailureRecorder(sessions, events, jitter)
@@ -192,7 +198,8 @@ class Executor:
             run.tries += 1
             step: Outcome | Superseded | None
             try:
-                step = await self._try(run)
+                is_paused = self._is_paused(run.delivery.job.kind)
+                step = await (self._hold_or_try(run) if is_paused else self._try(run))
             except BaseException as error:
                 if is_own_cancel(error, cancels) or isinstance(error, GeneratorExit):
                     raise
@@ -237,6 +244,14 @@ class Executor:
         if isinstance(outcome, Finished) and outcome.state == "completed":
             self._failures.clear_blocked(run.job.kind)
         return emit_outcome(self._events, run.delivery, outcome)
+
+    async def _hold_or_try(self, run: Run) -> Outcome | Superseded | None:
+        """Set a job of a paused kind apart; run it where it is over, or the pause is."""
+        delivery = run.delivery
+        async with self._sessions() as session, session.begin():
+            pauses = Pauses(session)
+            is_held = await pauses.hold(delivery.job, delivery.crashes, by_id=delivery.by_id)
+        return Later(PAUSED_DELAY) if is_held else await self._try(run)
 
     async def _open(self, run: Run) -> Outcome | None:
         """Go on with what the job's row has; it gets one if it came without, and has none.

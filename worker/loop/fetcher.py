@@ -254,6 +254,8 @@ class Fetcher:
     async def _nothing_is_queued(self) -> bool:
         redis, passed_over = self._worker.pool, self._passed_over
         for queue_name in self._queues.names:
+            if self._queues[queue_name].paused:
+                continue
             queued: int = await redis.zcard(queue_name)
             if queued and passed_over:
                 scores = await redis.zmscore(queue_name, list(passed_over))

@@ -91,6 +91,8 @@ class Slots:
         self.awaits_ring.set()
         self.parked_count = 0
         """How many jobs wait without a slot."""
+        self.paused = False
+        """Whether jobs are left in the queue, for the time being."""
         self._resuming: deque[tuple[Claim, asyncio.Future[None]]] = deque()
         self._backlog = False
         self._batch_size = max(1, int(self.size * BATCH_FRACTION))
@@ -113,7 +115,7 @@ class Slots:
     @property
     def accepting(self) -> bool:
         """Whether a job may start at all."""
-        return self._worker.allow_pick_jobs and not self.closed.is_set()
+        return self._worker.allow_pick_jobs and not self.paused and not self.closed.is_set()
 
     def open(self) -> None:
         """Let jobs start, from now on."""
@@ -124,6 +126,17 @@ class Slots:
         """Let no more jobs start."""
         self.closed.set()
         self.changed.set()
+
+    def pause(self, *, on: bool) -> None:
+        """Leave jobs in the queue, or claim them again; what runs goes on."""
+        if on is self.paused:
+            return
+        self.paused = on
+        if on:
+            self.awaits_ring.clear()  # rings are for those who claim again first
+        elif self.accepting:
+            self.awaits_ring.set()
+            self.changed.set()
 
     def take(self, claim: "Claim") -> None:
         """Put a job into a slot; its lease is renewed until the job is released."""

@@ -21,7 +21,7 @@ from worker.execution import serializer as wire
 from worker.loop.outcomes import Completed, HandBack, RetryLater
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from uuid import UUID
 
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -68,13 +68,15 @@ class Fallback:
     name = "fallback"
     step_timeout_s = 15.0
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it looks at, each by name
         self,
         worker: "TellerWorker",
         sessions: "async_sessionmaker[AsyncSession]",
         events: "Events",
         queues: "Mapping[str, str]",
+        *,
         redis_refuses: "Callable[[], bool]" = lambda: False,
+        paused_kinds: "Callable[[], Collection[str]]" = frozenset,
     ) -> None:
         """Claim for `worker`.
 
@@ -85,12 +87,14 @@ class Fallback:
             queues: the names of those that the worker serves, by their keys in Redis: jobs of
                 others are left alone.
             redis_refuses: returns whether Redis takes no new jobs, though it may answer.
+            paused_kinds: returns the kinds whose jobs are left alone.
         """
         self._worker = worker
         self._sessions = sessions
         self._events = events
         self._slots = {name: worker.queues[key] for key, name in queues.items()}
         self._redis_refuses = redis_refuses
+        self._paused_kinds = paused_kinds
         self._source = Source.REDIS
         self._running_leased = True
         self._held: dict[UUID, int] = {}
@@ -219,8 +223,12 @@ class Fallback:
             return True
         if not self._is_busy() and await self._start_suspect():
             return True
-        more = [await self._fill(queue) for queue in self._slots]
+        more = [await self._fill(queue) for queue in self._open_queues]
         return any(more)
+
+    @property
+    def _open_queues(self) -> list[str]:
+        return [name for name, slots in self._slots.items() if not slots.paused]
 
     async def _fill(self, queue: str) -> bool:
         """Start due jobs of one queue; return whether there may be more than there is room for."""
@@ -237,7 +245,9 @@ class Fallback:
         if self._drained_by is None and self._is_busy() and now >= self._suspect_at:
             self._suspect_at = now + SUSPECT_INTERVAL_S
             async with self._sessions() as session:
-                if await Leases(session, self._worker.worker_id).suspect_is_due(list(self._slots)):
+                if await Leases(session, self._worker.worker_id).suspect_is_due(
+                    self._open_queues, without=self._paused_kinds()
+                ):
                     self._drained_by = now + ALONE_WAIT_S
         if self._drained_by is None:
             return False
@@ -252,7 +262,9 @@ class Fallback:
         unsent = self._source is Source.UNSENT
         async with self._sessions() as session, session.begin():
             leases = Leases(session, self._worker.worker_id)
-            leased = await leases.claim(queue, limit, LEASE, unsent=unsent)
+            leased = await leases.claim(
+                queue, limit, LEASE, unsent=unsent, without=self._paused_kinds()
+            )
         self._run(leased)
         return len(leased)
 
@@ -261,7 +273,9 @@ class Fallback:
         unsent = self._source is Source.UNSENT
         async with self._sessions() as session, session.begin():
             leases = Leases(session, self._worker.worker_id)
-            leased = await leases.claim_suspect(list(self._slots), LEASE, unsent=unsent)
+            leased = await leases.claim_suspect(
+                self._open_queues, LEASE, unsent=unsent, without=self._paused_kinds()
+            )
         self._run(leased)
         return bool(leased)
 

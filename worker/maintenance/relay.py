@@ -14,7 +14,7 @@ where it was, however long it takes and whoever dies; and before each page its r
 import asyncio
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -165,13 +165,15 @@ class Relay:
     name = "relay"
     step_timeout_s = STEP_TIMEOUT_S
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it looks at, each by name
         self,
         sessions: "async_sessionmaker[AsyncSession]",
         redis: "Redis",
         queue_name: str,
         events: "Events",
         queue: str = DEFAULT,
+        *,
+        paused_kinds: "Callable[[], Collection[str]]" = frozenset,
     ) -> None:
         """Relay one queue's jobs.
 
@@ -181,10 +183,12 @@ class Relay:
             queue_name: the key of the queue `default` in Redis.
             events: where it is told what was sent.
             queue: the name of the one that is relayed.
+            paused_kinds: returns the kinds whose jobs stay where they are.
         """
         self._sessions = sessions
         self._redis = redis
         self._queue = queue
+        self._paused_kinds = paused_kinds
         self._queue_name = queue_name
         self._key = key = queue_key(queue, queue_name)
         self._events = events
@@ -245,7 +249,11 @@ class Relay:
             if not await dispatch.try_to_lead():
                 return NOTHING
             unsent = await dispatch.take_unsent(
-                limit, ahead=AHEAD, grace=GRACE, resend_after=RESEND_AFTER
+                limit,
+                ahead=AHEAD,
+                grace=GRACE,
+                resend_after=RESEND_AFTER,
+                without=self._paused_kinds(),
             )
             # Sent before the rows are marked: a crash in between sends twice, without harm.
             await self._send(unsent, self._batch, SEND_TIMEOUT_S)

@@ -76,6 +76,12 @@ EVENTS: Final = {
         "Workers of this database look for the same queues under other keys: jobs go to either.",
         ("queue", "others"),
     ),
+    "pause.began": Event(
+        WARNING,
+        "Jobs of a kind (`kind:…`) or a queue (`queue:…`) do not begin any more.",
+        ("target", "by", "reason"),
+    ),
+    "pause.ended": Event(INFO, "They begin again.", ("target",)),
     "job.finished": Event(
         INFO,
         "A job reached a final state in this delivery.",

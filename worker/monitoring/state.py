@@ -12,6 +12,8 @@ from worker.monitoring.servers import EVICTS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from db.pauses import Pause
+
 Mode = Literal["normal", "degraded"]
 
 ANSWER_FRESH_S: Final = 15.0
@@ -30,6 +32,8 @@ class WorkerState:
     """What is wrong with Redis, a word of `servers.py`."""
     other_queues: tuple[str, ...] = ()
     """Where other workers of this database look for queues of ours: they take each other's jobs."""
+    pauses: "tuple[Pause, ...]" = ()
+    """What does not run at the moment."""
     quarantined_of: dict[str, int] = field(default_factory=dict)
     """Members of each queue that cannot be jobs and are not yet in the record, by its key."""
     jobs_running: int = 0
@@ -96,6 +100,10 @@ class WorkerState:
         found = [] if self.redis_trouble is None else [f"redis {self.redis_trouble}"]
         if self.other_queues:
             found.append(f"the same queues under other keys: {', '.join(self.other_queues)}")
+        found += [
+            f"{pause.what} {pause.name} is paused by {pause.by}: {pause.reason}"
+            for pause in self.pauses
+        ]
         if self.quarantined:
             found.append(f"{self.quarantined} members of the queue are in quarantine")
         return found

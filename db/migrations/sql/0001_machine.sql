@@ -153,6 +153,23 @@ CREATE TABLE pauses (
   until timestamptz
 );
 
+CREATE FUNCTION pause_target(
+  p_target text, p_reason text, p_by text, p_until timestamptz
+) RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  INSERT INTO {schema}.pauses AS p (target, by, reason, until)
+    VALUES (p_target, left(p_by, 200), left(p_reason, 500), p_until)
+    ON CONFLICT (target) DO UPDATE
+    SET by = excluded.by, reason = excluded.reason, until = excluded.until,
+        since = CASE WHEN p.until <= clock_timestamp() THEN excluded.since ELSE p.since END
+$$;
+CREATE FUNCTION resume_target(p_target text) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  UPDATE {schema}.pauses SET until = clock_timestamp()
+    WHERE target = p_target AND (until IS NULL OR until > clock_timestamp());
+  RETURN FOUND;
+END $$;
+
 -- One row per worker process, refreshed every few seconds, deleted after a long silence.
 CREATE TABLE workers (
   id uuid CONSTRAINT workers_pkey PRIMARY KEY,
@@ -535,6 +552,39 @@ BEGIN
     WHERE id = job AND state = 'queued';
   RETURN FOUND;
 END $$;
+
+-- Let jobs of a kind begin no more, in no process from a second later on: until somebody resumes it,
+-- or until the time given. Jobs are accepted all the same, and what runs goes on. Again: with the new
+-- reason and end. TL001: the database knows no such kind.
+CREATE FUNCTION pause_kind(
+  kind text, reason text, by text DEFAULT session_user, until timestamptz DEFAULT NULL
+) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM {schema}.job_kinds AS k WHERE k.kind = $1) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = 'TL001', MESSAGE = format('unknown job kind %s', quote_nullable(left($1, 100))),
+      HINT = format('known kinds: %s',
+                    (SELECT string_agg(k.kind, ', ' ORDER BY k.kind) FROM {schema}.job_kinds AS k));
+  END IF;
+  PERFORM {schema}.pause_target('kind:' || $1, $2, $3, $4);
+END $$;
+
+-- The same for a queue, whose name may be one that no job had yet.
+CREATE FUNCTION pause_queue(
+  queue text, reason text, by text DEFAULT session_user, until timestamptz DEFAULT NULL
+) RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  SELECT {schema}.pause_target('queue:' || $1, $2, $3, $4)
+$$;
+
+-- End a pause; false where there is none.
+CREATE FUNCTION resume_kind(kind text) RETURNS boolean
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  SELECT {schema}.resume_target('kind:' || $1)
+$$;
+CREATE FUNCTION resume_queue(queue text) RETURNS boolean
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  SELECT {schema}.resume_target('queue:' || $1)
+$$;
 
 -- Where other services hear that a job has ended. The secrets are what deliveries are signed with:
 -- several, so that one can be replaced while receivers still know the other.

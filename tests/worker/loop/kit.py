@@ -36,7 +36,7 @@ async def eventually(check, *, deadline_s=DEADLINE_S):
         if answer:
             return answer
         await asyncio.sleep(0.01)
-    raise AssertionError(f"{check.__name__} did not come true within {deadline_s}s")
+    raise AssertionError(f"{check} did not come true within {deadline_s}s")
 
 
 async def within_deadline(awaitable, deadline_s=DEADLINE_S):

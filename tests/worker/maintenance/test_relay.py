@@ -264,8 +264,9 @@ async def test_a_sweep_reads_neither_what_is_sent_nor_what_is_due_tomorrow(relay
         "ahead": AHEAD,
         "grace": GRACE,
         "resend_after": RESEND_AFTER,
+        "without": [],
     }
-    queues = {"queues": ["default"]}
+    queues = {"queues": ["default"], "without": []}
     assert await pages_read(sessions, TAKE_UNSENT, sweep) <= PAGES_READ_MAX
     # Five looks into indexes for each queue.
     assert await pages_read(sessions, QUEUES, {"counted": 1, "shown": 1}) <= 2 * PAGES_READ_MAX
@@ -273,7 +274,7 @@ async def test_a_sweep_reads_neither_what_is_sent_nor_what_is_due_tomorrow(relay
     assert await pages_read(sessions, BLOCKED, {"counted": 1, "shown": 1}) <= PAGES_READ_MAX
     lease = {"limit": 16, "lease": timedelta(seconds=1), "worker": "w"}
     assert await pages_read(sessions, CLAIM_SUSPECT, lease | queues) <= PAGES_READ_MAX
-    lease["queue"] = "default"
+    lease |= {"queue": "default", "without": []}
     assert await pages_read(sessions, CLAIM_UNSENT, lease) <= PAGES_READ_MAX
     assert await pages_read(sessions, CLAIM, lease) <= PAGES_WRITTEN_MAX
 

@@ -1,4 +1,4 @@
-"""List jobs, show one, retry dead ones, cancel queued ones; watch a batch."""
+"""List and show jobs, retry dead ones, cancel queued ones; batches."""
 
 import asyncio
 import sys
@@ -164,7 +164,7 @@ def batch(  # noqa: PLR0913 - the options of a command line
     json: Json = False,
     yes: Yes = False,
 ) -> None:
-    """Show how far a batch is, wait for its end, or cancel the whole of it."""
+    """Show a batch, wait for its end, or cancel the whole of it."""
     if wait and cancel:
         raise UsageError("give --wait or --cancel, not both")
     _run(_batch(batch_id, reason if cancel else None, wait=wait, json=json, yes=yes))

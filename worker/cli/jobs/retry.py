@@ -1,7 +1,5 @@
 """Dead jobs run again: PostgreSQL is changed first, then Redis."""
 
-import getpass
-import socket
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -10,6 +8,7 @@ from uuid import UUID
 from db.dispatch import Unsent
 from db.operations import Filter, replay_batch, replay_these
 from jobs._wire import put, result_key
+from worker.cli._options import operator
 from worker.cli.jobs.redis import best_effort
 from worker.maintenance.relay import queued_jobs
 
@@ -58,11 +57,3 @@ class Replayer:
         if queued:
             await self._redis.delete(*(result_key(job.id) for job in queued))
             await put(self._redis, queued, self._queue_name)
-
-
-def operator() -> str:
-    """Return who runs this command, as user@host."""
-    try:
-        return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (KeyError, OSError):
-        return f"an unknown user at {socket.gethostname()}"

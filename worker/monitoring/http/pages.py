@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 OK: Final = 200
 UNAVAILABLE: Final = 503
+PAUSED: Final = "paused"
+"""What a pause blocks is told with who and why."""
 SNAPSHOT_FRESH_S: Final = 30.0
 
 
@@ -100,6 +102,7 @@ class Pages:
                 "warnings": self._warnings(),
                 "event_loop_lag_s": round(self.loop_lag.worst_s(), 3),
             },
+            "pauses": [asdict(pause) for pause in state.pauses],
             "counted_s_ago": None if age_s is None else round(age_s, 1),
             "backlog": None if snapshot is None else asdict(snapshot.backlog),
             "fleet": None if snapshot is None else [asdict(worker) for worker in snapshot.fleet],
@@ -111,7 +114,7 @@ class Pages:
         blocked = () if snapshot is None else snapshot.backlog.blocked
         return [
             *self.state.warnings(),
-            *(f"{one.kind} is blocked by {one.cause}" for one in blocked),
+            *(f"{one.kind} is blocked by {one.cause}" for one in blocked if one.cause != PAUSED),
         ]
 
     def _service(self) -> str:
