@@ -40,7 +40,7 @@ bench: $(STAMP) ## measure throughput and latency on this machine
 ON_ALL_CORES := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 ##@ Check it
-.PHONY: test test-fast check check-rest format lint types imports lock-check generated chaos thorough fuzz mutants without-bank image-check
+.PHONY: test test-fast check check-rest format lint types imports lock-check generated chaos thorough fuzz matrix mutants without-bank image-check
 test: $(STAMP) ## run the tests, on all cores
 	@$(PY) -m pytest $(ON_ALL_CORES) $(ARGS)
 
@@ -85,6 +85,9 @@ thorough: $(STAMP) ## try ten times the examples that make test tries
 
 fuzz: $(STAMP) ## 100,000 hostile messages, and a healthy job every hundredth
 	@$(PY) -m tests.fuzz --messages 100000 --seed 1 $(ARGS)
+
+matrix: $(STAMP) ## the tests that speak to PostgreSQL, on 14 to 17 (another: ARGS="18", all: ARGS="14 --all")
+	@$(PY) -m tests.matrix $(ARGS)
 
 mutants: $(STAMP) ## plant 15 bugs, one at a time: does a test see each?
 	@$(PY) -m tests.mutations $(ARGS)

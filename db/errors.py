@@ -9,6 +9,7 @@ deployment can lack. Nothing arrives as `OperationalError`: asyncpg's errors sur
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from ssl import SSLCertVerificationError
 from typing import Final
 
 from asyncpg.exceptions import (
@@ -147,6 +148,8 @@ def _trouble_of(error: BaseException, sqlstate: str | None) -> Trouble:
             return Trouble.CONNECTION
         case InvalidCachedStatementError() | DBAPIError() if _plan_is_stale(error):
             return Trouble.STALE_PLAN
+        case SSLCertVerificationError():
+            return Trouble.ENVIRONMENT
         case OSError() | InterfaceError() | InternalClientError() if _lost_by_driver(error):
             # A TimeoutError is an OSError: one of the driver's is a server that does not answer,
             # one that a handler's own deadline raised is the handler's.
