@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import cycle, islice
 from typing import Any, Final
 from uuid import UUID, uuid5
 
@@ -22,6 +21,7 @@ import hypothesis
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -30,6 +30,7 @@ from jobs import Client
 from jobs._wire import JOB_ID_NAMESPACE, job_id_of
 from tests.fuzz.messages import (
     LONG_LEASE_MS,
+    QUARANTINE,
     RECIPES,
     TOLERATED_SIDE_KEYS,
     Command,
@@ -45,19 +46,19 @@ from worker.settings import Settings
 HEALTHY_EVERY: Final = 100
 HEALTHY_S: Final = 10.0
 """A healthy job is done so soon after it was enqueued, whatever is in the queue before it."""
-SETTLED_S: Final = 90.0
+SETTLED_S: Final = 300.0
 """Every message of a batch has its end so soon after the last was planted."""
 QUARANTINE_S: Final = 90.0
 """The quarantine is empty, and old aborts are gone, so soon after the last batch."""
-LOOK_S: Final = 0.1
+DUTY_FAILURES_MAX: Final = 3
+"""A duty of the worker that fails so often in a row is held up."""
+LOOK_S: Final = 0.2
 OTHER_KEYS_MAX: Final = 12
 """Keys in Redis that belong to no message."""
 ABORTS_MAX: Final = 20_000
 ABORT_AGE_S: Final = 75.0
 """A little longer than the loop keeps an abort of no job."""
 
-ROUNDS_MAX: Final = 20
-"""Rounds of drawing, of which each finds fewer that are new."""
 KEYS_BESIDE: Final = st.lists(TOLERATED_SIDE_KEYS, max_size=2)
 
 QUEUE: Final = "arq:queue"
@@ -118,24 +119,17 @@ class Result:
         return self.totals.total() + len(self.healthy_s)
 
 
-def drawn(count: int, seed: int, rounds: int = ROUNDS_MAX) -> Recipes:
-    """Draw recipes, of which one in a hundred has keys for beside a healthy job.
-
-    All differ, unless there are too few rounds for it.
-    """
-    recipes: dict[str, Message | Noise] = {}
+def drawn(count: int, seed: int) -> Recipes:
+    """Draw recipes, of which one in a hundred has keys for beside a healthy job."""
+    recipes: list[Message | Noise] = []
     beside: list[tuple[Key, ...]] = []
-    for again in range(rounds):
-        if len(recipes) >= count:
-            break
-        _draw(RECIPES, count, seed + again, lambda one: recipes.setdefault(repr(one), one))
+    _draw(RECIPES, count, seed, recipes.append)
     _draw(KEYS_BESIDE, count // HEALTHY_EVERY + 1, seed, lambda keys: beside.append(tuple(keys)))
     # Hypothesis varies one example into the next: alike ones would come together.
-    chosen = list(islice(cycle(recipes.values()), count))
-    random.Random(seed).shuffle(chosen)
+    random.Random(seed).shuffle(recipes)
     return [
         (recipe, beside[number % len(beside)] if number % (HEALTHY_EVERY - 1) == 0 else ())
-        for number, recipe in enumerate(chosen)
+        for number, recipe in enumerate(recipes)
     ]
 
 
@@ -176,7 +170,12 @@ class Fuzz:
     def hear(self, name: str, fields: dict[str, Any]) -> None:
         """Take note of an event of the worker."""
         self.result.events[name] += 1
-        if name == "duty.failed":
+        # One that a key's change of type met half-way looks again; a slow machine is no fault.
+        if (
+            name == "duty.failed"
+            and fields["failures"] >= DUTY_FAILURES_MAX
+            and fields["error"] != "TimeoutError"
+        ):
             self._fault(f"the duty {fields['duty']} failed: {fields['error']}")
         if name == "job.finished" and (began := self._enqueued_at.pop(fields["job_id"], None)):
             took_s = time.monotonic() - began
@@ -266,25 +265,40 @@ class Fuzz:
         """Note the ends that can be seen now."""
         if not messages:
             return
+        # The queue is read first: what has left it has its row, or is in the quarantine.
+        queue = dict(await self._redis.zrange(QUEUE, 0, -1, withscores=True))
         rows = await self._rows([one for message in messages for one in message.job_ids])
-        held = {entry.field for entry in await quarantine.read(self._redis, QUEUE, limit=20_000)}
+        held = await self._held()
         now_ms = time.time() * 1000
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for message in messages:
-                pipe.zscore(QUEUE, message.redis_id)
-                pipe.get(b"arq:in-progress:" + message.redis_id)
-            replies = await pipe.execute(raise_on_error=False)
-        for message, score, lease in zip(messages, replies[::2], replies[1::2], strict=True):
-            if isinstance(score, Exception):
-                raise score
+        for message in messages:
             row = next((rows[one] for one in message.job_ids if one in rows), None)
-            if score is None:
-                if row is not None and row.state != "queued":
-                    message.end = _end_in(row)
-                elif row is None and quarantine_field(message.redis_id) in held:
-                    message.end = QUARANTINED
-            elif lease != self.worker_id.encode():
-                message.end = _reason_to_wait(message, row, lease, is_due=score < now_ms + 500)
+            score = queue.get(message.redis_id)
+            if score is not None:
+                message.end = await self._reason_to_wait(message, row, is_due=score < now_ms + 500)
+            elif row is not None and row.state != "queued":
+                message.end = _end_in(row)
+            elif row is None and quarantine_field(message.redis_id).encode() in held:
+                message.end = QUARANTINED
+
+    async def _held(self) -> set[bytes]:
+        with suppress(ResponseError):  # somebody made a key of another type of it
+            held: list[bytes] = await self._redis.hkeys(QUARANTINE)  # type: ignore[misc]
+            return set(held)
+        return set()
+
+    async def _reason_to_wait(self, message: Planted, row: Any, *, is_due: bool) -> str | None:
+        """Return why a message may wait; None where only the worker could know."""
+        if row is not None:
+            return WAITS_FOR_WORKER if row.blocked_by == "newer_worker" and not is_due else None
+        if not message.leases and (is_due or message.recipe.score is None):
+            return None
+        lease: bytes | None = None
+        with suppress(ResponseError):
+            lease = await self._redis.get(b"arq:in-progress:" + message.redis_id)
+        if lease in message.leases:
+            return WAITS_FOR_LEASE
+        is_ours = lease == self.worker_id.encode()
+        return None if is_due or is_ours or message.recipe.score is None else WAITS_FOR_TIME
 
     async def _rows(self, ids: list[UUID]) -> dict[UUID, Any]:
         query = text(
@@ -400,21 +414,6 @@ def _end_in(row: Any) -> str:
     return str(row.state)
 
 
-def _reason_to_wait(
-    message: Planted,
-    row: Any,
-    lease: Any,
-    *,
-    is_due: bool,
-) -> str | None:
-    """Return why a message may wait; None where only the worker could know."""
-    if row is not None:
-        return WAITS_FOR_WORKER if row.blocked_by == "newer_worker" and not is_due else None
-    if lease in message.leases:
-        return WAITS_FOR_LEASE
-    return WAITS_FOR_TIME if message.recipe.score is not None and not is_due else None
-
-
 def shown(message: Planted) -> str:
     """Return a message in few words."""
     short = reprlib.Repr()
@@ -489,7 +488,7 @@ async def run(
     """Plant so many messages, and return what came of them.
 
     They are drawn by the executor while others are worked off; without one, before the worker
-    starts, and quickly: not all differ. A thread would not do: Hypothesis seeds what others use.
+    starts. A thread would not do: Hypothesis seeds what others use.
     """
     sizes = [min(batch, messages - start) for start in range(0, messages, batch)]
     # A hundredth is healthy.
@@ -500,10 +499,7 @@ async def run(
     engine = create_engine(database_url, pool_size=4, application_name="teller-fuzz")
     redis = Redis.from_url(redis_url)
     fuzz = Fuzz(redis, create_sessions(engine), healthy_s)
-    if executor is None:
-        batches = _each([drawn(*one, rounds=1) for one in plan])
-    else:
-        batches = _drawing(plan, executor)
+    batches = _drawing(plan, executor) if executor else _each([drawn(*one) for one in plan])
     try:
         with in_the_folder():
             async with _working(database_url, redis_url, fuzz) as working:
