@@ -31,6 +31,7 @@ from ._job import Job, Policy, job
 from ._payload import Payload, Result
 from ._registry import RegistryError, parse_payload, registry
 from ._request import Request
+from ._retry import Failure, Retry
 from ._schedule import Cron, Every, Schedule
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "Cron",
     "DoorClosedError",
     "Every",
+    "Failure",
     "Handle",
     "InvalidKeyError",
     "InvalidPayloadError",
@@ -62,6 +64,7 @@ __all__ = [
     "Request",
     "Result",
     "ResultTimeoutError",
+    "Retry",
     "Schedule",
     "Snooze",
     "Status",

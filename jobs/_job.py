@@ -8,14 +8,14 @@ from typing import Any, Literal, get_type_hints
 from ._context import Context
 from ._payload import Payload, Result
 from ._queue import DEFAULT, checked_queue
+from ._retry import Failure, Retry
 from ._schedule import Schedule
 
+OnDead = Callable[[Any, Failure], Payload | None]
 Handler = Callable[[Context, Any], Awaitable[object]]
 
+DEFAULT_RETRY = Retry()
 TIMEOUT_DEFAULT = timedelta(seconds=10)
-ATTEMPTS_MAX_DEFAULT = 5
-BACKOFF_BASE_DEFAULT = timedelta(seconds=2)
-BACKOFF_CAP_DEFAULT = timedelta(minutes=10)
 UNIQUE_FOR_MAX = timedelta(days=3_650)
 
 
@@ -26,12 +26,11 @@ class Policy:
     queue: str = DEFAULT
     """The queue that it waits in; each has slots of its own (TELLER_QUEUES)."""
     timeout: timedelta = TIMEOUT_DEFAULT
-    attempts_max: int = ATTEMPTS_MAX_DEFAULT
-    backoff_base: timedelta = BACKOFF_BASE_DEFAULT
-    """The wait after the first spent attempt, at most: part of it is jitter. Each further attempt
-    doubles it."""
-    backoff_cap: timedelta = BACKOFF_CAP_DEFAULT
-    """The wait after any number of attempts, at most."""
+    retry: Retry = DEFAULT_RETRY
+    """How often it may fail, and which failures count as others."""
+    on_dead: OnDead | None = None
+    """Given the payload and the last failure of a job that is dead, returns a job that follows, or
+    None; both are recorded together. Not called for a payload that does not fit the kind."""
     snapshot: bool = False
     """Read in one REPEATABLE READ READ ONLY transaction; the outcome is recorded in a second one.
     The handler's effect must then be idempotent by the job's id."""
@@ -97,9 +96,8 @@ def job(  # noqa: PLR0913 - a job's whole policy, by name
     *,
     queue: str = DEFAULT,
     timeout: timedelta = TIMEOUT_DEFAULT,
-    attempts_max: int = ATTEMPTS_MAX_DEFAULT,
-    backoff_base: timedelta = BACKOFF_BASE_DEFAULT,
-    backoff_cap: timedelta = BACKOFF_CAP_DEFAULT,
+    retry: Retry = DEFAULT_RETRY,
+    on_dead: OnDead | None = None,
     snapshot: bool = False,
     effects: Literal["inside", "outside"] = "inside",
     kept_for: timedelta | None = None,
@@ -114,9 +112,8 @@ def job(  # noqa: PLR0913 - a job's whole policy, by name
     policy = Policy(
         queue=queue,
         timeout=timeout,
-        attempts_max=attempts_max,
-        backoff_base=backoff_base,
-        backoff_cap=backoff_cap,
+        retry=retry,
+        on_dead=on_dead,
         snapshot=snapshot,
         effects=effects,
         kept_for=kept_for,

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import ClassVar
 
-from . import Context, Cron, Payload, Result, Schedule, job
+from . import Context, Cron, Payload, Result, Retry, Schedule, job
 
 
 class AuditBooks(Payload):
@@ -27,7 +27,7 @@ class BooksBrokenError(Exception):
 @job(
     AuditBooks,
     timeout=timedelta(minutes=10),
-    attempts_max=2,
+    retry=Retry(attempts_max=2),
     snapshot=True,
     kept_for=timedelta(days=400),
     schedules=[

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, model_validator
 
-from . import Context, Cron, Payload, Rejected, Result, Schedule, Snooze, job
+from . import Context, Cron, Payload, Rejected, Result, Retry, Schedule, Snooze, job
 from ._fields import Currency
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def trial_balance_of_yesterday(fire_at: datetime) -> BuildReport:
 @job(
     BuildReport,
     timeout=TIMEOUT,
-    attempts_max=3,
+    retry=Retry(attempts_max=3),
     snapshot=True,
     kept_for=timedelta(days=400),
     schedules=[

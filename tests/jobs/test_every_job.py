@@ -106,4 +106,4 @@ async def test_a_job_that_runs_twice_takes_effect_once(job, sessions, tmp_path):
 def test_a_job_ends_by_itself(job):
     assert isinstance(job.policy, Policy)
     assert 0 < job.policy.timeout.total_seconds() < 3600
-    assert 0 < job.policy.attempts_max < 100
+    assert 0 < job.policy.retry.attempts_max < 100

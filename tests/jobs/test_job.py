@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from jobs import Cancel, Context, Every, Payload, Policy, Result, Schedule, job, registry
+from jobs import Cancel, Context, Every, Payload, Policy, Result, Retry, Schedule, job, registry
 from jobs import _registry as module
 from jobs._registry import RegistryError, may_be_personal
 
@@ -54,9 +54,8 @@ def test_what_is_left_out_is_the_policys_default():
 def test_every_part_of_the_policy_can_be_set():
     policy = Policy(
         timeout=timedelta(seconds=1),
-        attempts_max=2,
-        backoff_base=timedelta(seconds=3),
-        backoff_cap=timedelta(seconds=4),
+        retry=Retry(attempts_max=2, base=timedelta(seconds=3), cap=timedelta(seconds=4)),
+        on_dead=lambda _payload, _failure: None,
         snapshot=True,
         kept_for=timedelta(days=5),
     )
@@ -64,9 +63,8 @@ def test_every_part_of_the_policy_can_be_set():
     made = job(
         Add,
         timeout=policy.timeout,
-        attempts_max=policy.attempts_max,
-        backoff_base=policy.backoff_base,
-        backoff_cap=policy.backoff_cap,
+        retry=policy.retry,
+        on_dead=policy.on_dead,
         snapshot=policy.snapshot,
         kept_for=policy.kept_for,
         schedules=[every_second],

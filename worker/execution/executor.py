@@ -50,6 +50,7 @@ from worker.execution.retry import (
     Cause,
     cause_of,
     diagnose,
+    named_cause,
     wait_in_place,
 )
 from worker.execution.semaphores import KeyedSemaphores
@@ -162,7 +163,7 @@ class Executor:
         self._is_paused = is_paused
         self._error_text = error_text
         self._jitter = jitter
-        self._failures = FailureRecorder(sessions, events, jitter)
+        self._failures = FailureRecorder(sessions, events, jitter, kinds=self.jobs, send=send)
         self._probe = ServerProbe(engine)
         self._semaphores = KeyedSemaphores()
         self._attempts = Attempts(
@@ -303,6 +304,8 @@ class Executor:
         server_is_away = diagnosis.trouble in MAY_BE_THE_SERVERS and await self._probe.is_away()
         handler_began = run.window.entered
         cause = cause_of(diagnosis, server_is_away=server_is_away, handler_began=handler_began)
+        if cause is Cause.OWN and run.job is not None:
+            cause = named_cause(error, run.job.policy.retry)
         setback = Setback(self._describe(error, run), cause, diagnosis)
         return await self._failures.record(run.delivery, run.job, setback)
 

@@ -11,19 +11,22 @@ from typing import TYPE_CHECKING, Final
 
 from db.errors import Diagnosis, Trouble, diagnose
 from db.execution import Failure, Record, Standing
-from jobs import Policy
+from jobs import Retry
 from worker.execution.commit import CommitWindow, shielded_commit
 from worker.execution.error_text import MESSAGE_CHARACTERS_MAX, printable
 from worker.execution.job_events import emit_blocked, emit_outcome, emit_retry
+from worker.execution.on_dead import write_on_dead
 from worker.execution.outcome import Finished, Later, Outcome, Superseded, lost, outcome_in
 from worker.execution.retry import CRASHES_MAX, Cause, Decision, decide
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
     from jobs import Job
+    from jobs._wire import QueuedJob
+    from worker.execution.attempts import Send
     from worker.execution.delivery import Delivery
     from worker.monitoring.events import Events
 
@@ -85,10 +88,15 @@ class FailureRecorder:
         sessions: "async_sessionmaker[AsyncSession]",
         events: "Events",
         jitter: "Callable[[], float]",
+        *,
+        kinds: "Collection[str]",
+        send: "Send",
     ) -> None:
         self._sessions = sessions
         self._events = events
         self._jitter = jitter
+        self._kinds = kinds
+        self._send = send
         self._blocked: dict[str, str] = {}
 
     async def record(
@@ -100,9 +108,8 @@ class FailureRecorder:
         """
         if setback.cause is Cause.OUTAGE:
             emit_retry(self._events, "job.put_back", delivery, setback.diagnosis)
-            policy = Policy() if job is None else job.policy
             return Later(
-                decide(Cause.OUTAGE, None, Standing(), policy, jitter=self._jitter()).delay
+                decide(Cause.OUTAGE, None, Standing(), Retry(), jitter=self._jitter()).delay
             )
         try:
             return await self._record(delivery, job, setback)
@@ -160,7 +167,7 @@ class FailureRecorder:
         blindly: bool,  # noqa: FBT001 - of `_record`
         window: CommitWindow,
     ) -> Outcome | Superseded | Decision:
-        policy = Policy() if job is None else job.policy
+        retry = Retry() if job is None else job.policy.retry
         async with self._sessions() as session:
             record = Record(session)
             stored = await record.find(delivery.job)
@@ -169,9 +176,16 @@ class FailureRecorder:
                 return ended
             standing = stored.standing if stored else Standing()
             decision = decide(
-                *(setback.cause, setback.diagnosis.sqlstate, standing, policy),
+                *(setback.cause, setback.diagnosis.sqlstate, standing, retry),
                 jitter=self._jitter(),
             )
+            to_send: Sequence[QueuedJob] = ()
+            if decision.is_dead:
+                to_send = await write_on_dead(
+                    *(session, job, delivery, setback.failure),
+                    kinds=self._kinds,
+                    events=self._events,
+                )
             noted = await record.note(
                 delivery.job,
                 decision.standing,
@@ -184,6 +198,8 @@ class FailureRecorder:
                 return await lost(session, delivery, job)
             window.open()
             await session.commit()
+        if to_send:
+            self._send(to_send)
         return decision
 
     def _entry(self, delivery: "Delivery", setback: Setback) -> dict[str, object]:

@@ -6,7 +6,7 @@ every count has a bound:
 
 | cause | counted in | until | then |
 |---|---|---|---|
-| a failure of its own | `attempts` | the policy's `attempts_max` | dead |
+| a failure of its own | `attempts` | the policy's `Retry.attempts_max` | dead |
 | locks, conflicts, slow statements | `conflicts` | `CONFLICTS_MAX` | an attempt each |
 | a grant, a table, room on the disk | `blocked_since` | `BLOCKED_MAX` | an attempt each |
 | no worker knows its kind or payload | `blocked_since` | `BLOCKED_MAX` | dead |
@@ -26,7 +26,7 @@ from db.transaction import TransactionEndedError
 from worker.execution.commit import UnitTimeoutError
 
 if TYPE_CHECKING:
-    from jobs import Policy
+    from jobs import Retry
 
 
 class JobTimeoutError(Exception):
@@ -155,8 +155,16 @@ def cause_of(diagnosis: Diagnosis, *, server_is_away: bool, handler_began: bool)
             return Cause.OWN
 
 
+def named_cause(error: BaseException, retry: "Retry") -> Cause:
+    """Return what a failure of the job's own counts as, by the exceptions that its policy names."""
+    kind = type(error)
+    if issubclass(kind, retry.final):
+        return Cause.HOPELESS
+    return Cause.CONFLICT if issubclass(kind, retry.uncounted) else Cause.OWN
+
+
 def decide(
-    cause: Cause, sqlstate: str | None, standing: Standing, policy: "Policy", *, jitter: float
+    cause: Cause, sqlstate: str | None, standing: Standing, retry: "Retry", *, jitter: float
 ) -> Decision:
     """Return what becomes of a job after its last try in place.
 
@@ -164,7 +172,7 @@ def decide(
         cause: what the trouble counts as.
         sqlstate: PostgreSQL's code for it, if it has one.
         standing: the ledger in the job's row.
-        policy: the job's.
+        retry: the job's policy.
         jitter: uniform in [0, 1), spreads the waits.
     """
     match cause:
@@ -183,9 +191,9 @@ def decide(
             # It came as far as its own failure: nothing holds it up.
             standing = Standing(attempts=standing.attempts)
     spent = _spent(standing)
-    if spent.attempts >= policy.attempts_max:
+    if spent.attempts >= retry.attempts_max:
         return Decision("mark_dead", spent)
-    return Decision("spend_attempt", spent, backoff(policy, spent.attempts, jitter))
+    return Decision("spend_attempt", spent, backoff(retry, spent.attempts, jitter))
 
 
 def _spent(standing: Standing) -> Standing:
@@ -219,10 +227,10 @@ def full_jitter(base_s: float, cap_s: float, attempt: int, jitter: float) -> flo
     return jitter * min(cap_s, base_s * 2.0 ** min(attempt - 1, 32))
 
 
-def backoff(policy: "Policy", attempts: int, jitter: float) -> timedelta:
+def backoff(retry: "Retry", attempts: int, jitter: float) -> timedelta:
     """Return the wait after the n-th spent attempt: exponential, half fixed and half jitter."""
     full = min(
-        policy.backoff_cap.total_seconds(),
-        policy.backoff_base.total_seconds() * 2.0 ** min(attempts - 1, 32),
+        retry.cap.total_seconds(),
+        retry.base.total_seconds() * 2.0 ** min(attempts - 1, 32),
     )
     return timedelta(seconds=full / 2 + jitter * full / 2)

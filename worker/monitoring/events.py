@@ -115,6 +115,11 @@ EVENTS: Final = {
         "A slice of a job took effect, and the job goes on.",
         (*_JOB, "slices", "run_s"),
     ),
+    "job.on_dead_failed": Event(
+        ERROR,
+        "A job is dead, and the job that was to follow its death could not be enqueued.",
+        (*_JOB, "error"),
+    ),
     "job.put_back": Event(
         INFO,
         "A job went back to the queue, spending no attempt.",

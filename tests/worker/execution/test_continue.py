@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from db.execution import JobRef
-from jobs import Continue, Job, Payload, Policy, Rejected, Result
+from jobs import Continue, Job, Payload, Policy, Rejected, Result, Retry
 from tests.letters import a_letter
 from tests.worker.execution.kit import again, recording_executor
 from worker.execution.delivery import Delivery, with_payload
@@ -150,7 +150,7 @@ async def test_attempts_are_counted_for_each_slice_anew(counts, sessions):
             raise ValueError("no")
         return await count(ctx, payload)
 
-    job = job_of(fail_once_in_each, attempts_max=2)
+    job = job_of(fail_once_in_each, retry=Retry(attempts_max=2))
     for _ in range(8):
         await counts.run(again(delivery), job)
 
@@ -252,7 +252,7 @@ async def test_a_cursor_that_cannot_be_kept_is_the_failure_of_the_job(counts, se
         await note(ctx, 1)
         return Continue(cursor)
 
-    outcome = await counts.run(delivery, job_of(continue_from, attempts_max=1))
+    outcome = await counts.run(delivery, job_of(continue_from, retry=Retry(attempts_max=1)))
 
     assert outcome.state == "dead"
     assert outcome.result["error"] == "InvalidCursorError"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 from sqlalchemy import text
 
-from jobs import Job, Payload, Policy
+from jobs import Job, Payload, Policy, Retry
 from tests.worker.execution.test_executor import delivery_of, toys
 from worker.execution.delivery import with_payload
 from worker.execution.error_text import REDACTED, describe, printable, read_private, redact
@@ -112,7 +112,9 @@ def test_pydantics_own_message_is_kept_without_its_input():
 
 
 def job_of(handler):
-    return Job(payload=delivery_payload(), handler=handler, policy=Policy(attempts_max=1))
+    return Job(
+        payload=delivery_payload(), handler=handler, policy=Policy(retry=Retry(attempts_max=1))
+    )
 
 
 def delivery_payload():

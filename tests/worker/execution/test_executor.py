@@ -15,7 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from db.engine import create_engine, create_sessions
 from db.execution import JobRef, Record, Standing
 from db.transaction import driver_of
-from jobs import Cancel, Job, Payload, Policy, Rejected, Result, Snooze
+from jobs import Cancel, Job, Payload, Policy, Rejected, Result, Retry, Snooze
 from tests.worker.execution.kit import RecordingExecutor, recording_executor
 from worker.execution.delivery import Delivery, with_payload
 from worker.execution.outcome import Conflict, Finished, Later
@@ -204,7 +204,7 @@ async def test_a_failure_spends_attempts_until_the_job_is_dead(toys):
         raise ValueError("a wheel is missing")
 
     delivery = delivery_of()
-    job = job_of(fail, attempts_max=3)
+    job = job_of(fail, retry=Retry(attempts_max=3))
     outcomes = [
         await toys.executor.run(job, replace(delivery, try_number=number)) for number in (1, 2, 3)
     ]
@@ -236,7 +236,7 @@ async def test_a_job_that_runs_too_long_fails_like_any_other(toys):
     async def dawdle(_ctx, _toy):
         await asyncio.Event().wait()
 
-    job = job_of(dawdle, timeout=timedelta(milliseconds=20), attempts_max=1)
+    job = job_of(dawdle, timeout=timedelta(milliseconds=20), retry=Retry(attempts_max=1))
     delivery = delivery_of()
     outcome = await toys.executor.run(job, delivery)
 
@@ -372,7 +372,9 @@ async def test_a_handler_that_answers_something_else_fails_and_writes_nothing(to
         await write(ctx, toy.name)
         return 42
 
-    outcome = await toys.executor.run(job_of(answer_wrong, attempts_max=1), delivery_of(name))
+    outcome = await toys.executor.run(
+        job_of(answer_wrong, retry=Retry(attempts_max=1)), delivery_of(name)
+    )
 
     assert outcome.state == "dead"
     assert await toys.toys(name) == 0
@@ -389,7 +391,7 @@ async def test_a_handler_that_ends_the_transaction_itself_fails_and_writes_nothi
         return Made(name=toy.name)
 
     delivery = delivery_of(name)
-    outcome = await toys.executor.run(job_of(end_it, attempts_max=1), delivery)
+    outcome = await toys.executor.run(job_of(end_it, retry=Retry(attempts_max=1)), delivery)
     (error,) = await toys.errors(delivery)
 
     assert outcome.state == "dead"
@@ -459,7 +461,9 @@ async def test_a_snapshot_job_reads_one_moment_and_cannot_write(toys, sessions):
         return Made(name=f"{before} {after}")
 
     outcome = await toys.executor.run(job_of(read_twice, snapshot=True), delivery_of(name))
-    refused = await toys.executor.run(job_of(make, snapshot=True, attempts_max=1), delivery_of())
+    refused = await toys.executor.run(
+        job_of(make, snapshot=True, retry=Retry(attempts_max=1)), delivery_of()
+    )
 
     assert outcome == Finished("completed", {"name": "0 0"})
     assert refused.state == "dead"

@@ -12,7 +12,18 @@ from sqlalchemy import text
 from db.audit import RECORD_RULES, Audit
 from db.execution import JobRef
 from db.operations import family_of
-from jobs import Cancel, Context, Job, Payload, Policy, Rejected, Request, Snooze, UnknownKindError
+from jobs import (
+    Cancel,
+    Context,
+    Job,
+    Payload,
+    Policy,
+    Rejected,
+    Request,
+    Retry,
+    Snooze,
+    UnknownKindError,
+)
 from jobs._context import FOLLOW_UPS_MAX
 from jobs._errors import TooManyFollowUpsError
 from tests.letters import SendLetter, a_letter
@@ -152,7 +163,7 @@ async def test_a_key_of_another_payload_is_the_failure_of_the_job_and_nothing_co
         await ctx.enqueue(a_letter(pages=7), key="taken")
         await ctx.enqueue(a_letter(pages=8))
 
-    outcome = await orders.executor.run(job_of(handle, attempts_max=1), delivery)
+    outcome = await orders.executor.run(job_of(handle, retry=Retry(attempts_max=1)), delivery)
 
     assert outcome.state == "dead"
     assert outcome.result["sqlstate"] == "TL003"

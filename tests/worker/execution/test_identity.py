@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
+from jobs import Retry
 from tests.worker.execution.test_executor import (
     Made,
     Toy,
@@ -95,7 +96,7 @@ async def test_a_failure_of_another_payload_is_not_the_jobs(toys, sessions):
             raise ValueError(toy.name)
         return await make(ctx, toy)
 
-    outcome = await toys.executor.run(job_of(make_only_that, attempts_max=1), delivery)
+    outcome = await toys.executor.run(job_of(make_only_that, retry=Retry(attempts_max=1)), delivery)
 
     assert outcome == Finished("completed", {"name": name})
 

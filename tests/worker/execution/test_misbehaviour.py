@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from db.execution import RESULT_BYTES_MAX
+from jobs import Retry
 from tests.worker.execution.test_executor import Made, Toy, delivery_of, job_of, make, toys, write
 from worker.execution import commit, executor, retry
 from worker.execution.error_text import describe
@@ -100,7 +101,7 @@ MISDEEDS = {
 async def test_a_misdeed_is_the_jobs_own_failure_and_ends_it(toys, monkeypatch, handler_and_error):
     monkeypatch.setattr(retry, "IN_PLACE_S", 0.5)
     handler, error = handler_and_error
-    job, delivery = job_of(handler, attempts_max=2), delivery_of()
+    job, delivery = job_of(handler, retry=Retry(attempts_max=2)), delivery_of()
 
     first = await toys.executor.run(job, delivery)
     last = await toys.executor.run(job, replace(delivery, try_number=2))
@@ -117,7 +118,7 @@ async def test_a_misdeed_is_the_jobs_own_failure_and_ends_it(toys, monkeypatch, 
 
 @pytest.mark.parametrize("where", ["parsing", "conflict keys", "result"])
 async def test_what_a_jobs_models_raise_is_its_failure_too(toys, where):
-    job, delivery = job_of(make, attempts_max=1), delivery_of()
+    job, delivery = job_of(make, retry=Retry(attempts_max=1)), delivery_of()
 
     class BadToy(Toy):
         def conflict_keys(self):
@@ -161,7 +162,7 @@ async def test_a_handler_that_ignores_its_cancellation_is_left_behind_and_cannot
         return Made(name=toy.name)
 
     delivery = delivery_of("never made")
-    job = job_of(ignore, attempts_max=1, timeout=timedelta(milliseconds=50))
+    job = job_of(ignore, retry=Retry(attempts_max=1), timeout=timedelta(milliseconds=50))
     async with asyncio.timeout(20):
         outcome = await toys.executor.run(job, delivery)
     go_on.set()
@@ -179,7 +180,7 @@ async def test_a_failure_that_cannot_be_written_as_it_is_is_written_as_less(toys
         return replace(describe(error, *private), message="\x00")
 
     monkeypatch.setattr(executor, "describe", describe_badly)
-    job, delivery = job_of(raising(ValueError("x")), attempts_max=2), delivery_of()
+    job, delivery = job_of(raising(ValueError("x")), retry=Retry(attempts_max=2)), delivery_of()
 
     first = await toys.executor.run(job, delivery)
     last = await toys.executor.run(job, replace(delivery, try_number=2))
@@ -225,7 +226,7 @@ async def test_a_result_that_is_too_large_is_a_failure(toys, name, snapshot):
         return Made(name=name)
 
     delivery = delivery_of()
-    job = job_of(answer_at_length, attempts_max=1, snapshot=snapshot)
+    job = job_of(answer_at_length, retry=Retry(attempts_max=1), snapshot=snapshot)
     outcome = await toys.executor.run(job, delivery)
 
     assert outcome.state == "dead"
@@ -240,7 +241,9 @@ async def test_a_result_of_just_the_largest_size_is_kept(toys):
     async def answer_at_length(_ctx, _toy):
         return Made(name=longest)
 
-    outcome = await toys.executor.run(job_of(answer_at_length, attempts_max=1), delivery_of())
+    outcome = await toys.executor.run(
+        job_of(answer_at_length, retry=Retry(attempts_max=1)), delivery_of()
+    )
 
     assert outcome == Finished("completed", {"name": longest})
 

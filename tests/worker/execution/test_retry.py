@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from db.errors import Diagnosis, Trouble
 from db.execution import Standing
 from db.transaction import TransactionEndedError
-from jobs import Policy
+from jobs import Retry
 from worker.execution.commit import UnitTimeoutError
 from worker.execution.retry import (
     BLOCKED_DELAY_MAX_S,
@@ -36,7 +36,7 @@ jitter = st.floats(0, 1, exclude_max=True)
 troubles = st.sampled_from(Trouble)
 causes = st.sampled_from(Cause)
 tries = st.integers(1, 200)
-policies = st.builds(Policy, attempts_max=st.integers(1, 6))
+policies = st.builds(Retry, attempts_max=st.integers(1, 6))
 
 LONGEST_LIFE = 5_000
 """Runs in a life that must have ended long before."""
@@ -86,7 +86,7 @@ def test_a_job_that_meets_the_same_troubles_again_and_again_ends_unless_the_serv
 
 @given(jitter)
 def test_a_job_that_is_locked_out_spends_attempts_only_after_its_bound(chance):
-    actions, _ = live(Policy(attempts_max=3), endless(Cause.CONFLICT), chance)
+    actions, _ = live(Retry(attempts_max=3), endless(Cause.CONFLICT), chance)
 
     assert actions == ["put_back"] * CONFLICTS_MAX + ["spend_attempt"] * 2 + ["mark_dead"]
 
@@ -94,20 +94,20 @@ def test_a_job_that_is_locked_out_spends_attempts_only_after_its_bound(chance):
 @given(jitter)
 def test_a_blocked_job_waits_for_a_day_before_it_spends_an_attempt(chance):
     standing = Standing(blocked_by="environment:42501", blocked_s=BLOCKED_MAX.total_seconds())
-    on_the_last_day = decide(Cause.ENVIRONMENT, "42501", standing, Policy(), jitter=chance)
+    on_the_last_day = decide(Cause.ENVIRONMENT, "42501", standing, Retry(), jitter=chance)
     after = replace(standing, blocked_s=standing.blocked_s + 1)
 
     assert on_the_last_day.action == "blocked"
-    assert decide(Cause.ENVIRONMENT, "42501", after, Policy(), jitter=chance).action == (
+    assert decide(Cause.ENVIRONMENT, "42501", after, Retry(), jitter=chance).action == (
         "spend_attempt"
     )
-    assert decide(Cause.NEWER_WORKER, None, after, Policy(), jitter=chance).is_dead
+    assert decide(Cause.NEWER_WORKER, None, after, Retry(), jitter=chance).is_dead
 
 
 @given(jitter, st.sampled_from(["53100", "53200", "58030"]), st.floats(0, 80_000))
 def test_a_full_disk_is_given_half_a_minute_at_least(chance, sqlstate, blocked_s):
     standing = Standing(blocked_by=f"environment:{sqlstate}", blocked_s=blocked_s)
-    delay = decide(Cause.ENVIRONMENT, sqlstate, standing, Policy(), jitter=chance).delay
+    delay = decide(Cause.ENVIRONMENT, sqlstate, standing, Retry(), jitter=chance).delay
 
     assert 30 <= delay.total_seconds() <= 60
 
@@ -117,7 +117,7 @@ def test_an_outage_changes_nothing_and_every_delay_is_bounded(cause, conflicts, 
     standing = Standing(
         attempts=1, conflicts=conflicts, blocked_by="newer_worker", blocked_s=blocked_s
     )
-    decision = decide(cause, "42501", standing, Policy(), jitter=chance)
+    decision = decide(cause, "42501", standing, Retry(), jitter=chance)
 
     if cause is Cause.OUTAGE:
         assert decision.standing == standing
@@ -131,7 +131,7 @@ def test_an_outage_changes_nothing_and_every_delay_is_bounded(cause, conflicts, 
 def test_a_failure_of_its_own_shows_that_nothing_holds_the_job_up(conflicts, attempts):
     held_up = Standing(attempts, conflicts, "environment:42501", 100.0)
 
-    decision = decide(Cause.OWN, None, held_up, Policy(attempts_max=9), jitter=0.5)
+    decision = decide(Cause.OWN, None, held_up, Retry(attempts_max=9), jitter=0.5)
 
     assert decision.standing == Standing(attempts + 1)
 
@@ -175,9 +175,9 @@ def test_jitter_stays_below_the_cap_and_the_doubled_base(base, cap, attempt, cha
 
 @given(tries, jitter)
 def test_backoff_is_positive_and_capped(attempts, chance):
-    policy = Policy(backoff_base=timedelta(seconds=2), backoff_cap=timedelta(minutes=10))
+    policy = Retry(base=timedelta(seconds=2), cap=timedelta(minutes=10))
 
-    assert timedelta(seconds=1) <= backoff(policy, attempts, chance) <= policy.backoff_cap
+    assert timedelta(seconds=1) <= backoff(policy, attempts, chance) <= policy.cap
 
 
 def test_a_deadline_that_is_not_the_drivers_is_not_a_lost_connection():
@@ -190,4 +190,4 @@ def test_an_alarm_and_a_transaction_ended_behind_the_workers_back_are_dead_at_on
     for error in (Diagnosis(Trouble.ALARM, "23514"), diagnose(TransactionEndedError())):
         cause = cause_of(error, server_is_away=False, handler_began=True)
 
-        assert decide(cause, None, Standing(), Policy(), jitter=0.5).is_dead
+        assert decide(cause, None, Standing(), Retry(), jitter=0.5).is_dead

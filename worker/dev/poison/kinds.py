@@ -3,13 +3,12 @@
 from datetime import timedelta
 from typing import ClassVar, Final, Literal
 
-from jobs import Context, Job, Payload, job
+from jobs import Context, Job, Payload, Retry, job
 from worker.dev.poison.deeds import DEEDS
 
 TIMEOUT: Final = timedelta(seconds=2)
 PATIENT_TIMEOUT: Final = timedelta(seconds=40)
-ATTEMPTS_MAX: Final = 2
-BACKOFF: Final = timedelta(seconds=0.2)
+RETRY: Final = Retry(attempts_max=2, base=timedelta(seconds=0.2))
 
 
 class Poison(Payload):
@@ -27,13 +26,13 @@ class PoisonWithTime(Poison):
     kind: ClassVar[str] = "chaos_poison_with_time"
 
 
-@job(Poison, timeout=TIMEOUT, attempts_max=ATTEMPTS_MAX, backoff_base=BACKOFF)
+@job(Poison, timeout=TIMEOUT, retry=RETRY)
 async def _do(ctx: Context, payload: Poison) -> None:
     """Misbehave."""
     await DEEDS[payload.deed].do(ctx)
 
 
-@job(PoisonWithTime, timeout=PATIENT_TIMEOUT, attempts_max=ATTEMPTS_MAX, backoff_base=BACKOFF)
+@job(PoisonWithTime, timeout=PATIENT_TIMEOUT, retry=RETRY)
 async def _do_slowly(ctx: Context, payload: PoisonWithTime) -> None:
     """Misbehave for longer."""
     await DEEDS[payload.deed].do(ctx)
