@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from db.engine import create_engine, create_sessions
 from db.store import Store
 from tests.bank.kit import broken_rules, open_account
+from tests.examples import THOROUGH
 
 ACCOUNTS = 4
 
@@ -107,13 +108,14 @@ class LedgerMachine(RuleBasedStateMachine):
             return await broken_rules(session)
 
 
+@pytest.mark.examples
 @pytest.mark.timeout(300)
 def test_the_ledger_agrees_with_its_model(new_database_url):
     class Machine(LedgerMachine):
         url = new_database_url
 
     Machine.TestCase.settings = settings(
-        max_examples=25,
+        max_examples=25 if THOROUGH else 10,
         stateful_step_count=30,
         deadline=None,
         derandomize=True,

@@ -93,7 +93,7 @@ async def test_a_transfer_does_not_wait_for_a_foreign_key_s_check(own_sessions):
 
 
 ACCOUNTS = 3
-TRANSFERS = 1_500
+TRANSFERS = 500
 AT_ONCE = 16
 
 

@@ -16,6 +16,7 @@ from db.bank.money import iso_exponent
 from db.store import Store
 from tests.bank.kit import balance_of, broken_rules
 from tests.bank.reports.kit import Books, Desk
+from tests.examples import pairs
 
 WITHDRAWN = {"BGN": 2, "ADP": 0, "HRK": 2}
 REPORTS = ("account_statement", "trial_balance", "transfer_volume")
@@ -128,8 +129,8 @@ async def test_a_new_account_is_counted_like_the_others_whatever_iso_4217_says_b
     assert await balance_of(books.sessions, account) == 123
 
 
-@pytest.mark.parametrize("report", REPORTS)
-@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.examples
+@pytest.mark.parametrize(("report", "format_"), pairs(REPORTS, FORMATS))
 async def test_every_report_tells_of_a_withdrawn_currency(books, desk, report, format_):
     account = {"account": str(books.accounts["BGN"]["ada"])} if report == REPORTS[0] else {}
 

@@ -27,6 +27,7 @@ from jobs import registry
 from jobs._reports import building, limits, render
 from tests.bank.reports.kit import Books, Desk, path_of
 from tests.db.kit import SilentProxy
+from tests.examples import pairs
 from worker.execution.outcome import Finished, Later
 
 PROJECT = Path(__file__).parents[3]
@@ -121,8 +122,8 @@ async def test_every_report_comes_in_every_format(books, desk, report, format_):
     assert list((desk.directory / ".unfinished").iterdir()) == []
 
 
-@pytest.mark.parametrize("report", REPORTS)
-@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.examples
+@pytest.mark.parametrize(("report", "format_"), pairs(REPORTS, FORMATS))
 async def test_a_run_after_a_crash_makes_the_same_bytes(books, sessions, tmp_path, report, format_):
     """Two workers that know nothing of each other, at two snapshots, with transfers in between."""
     job = {"job_id": uuid.uuid4(), "accepted_at": datetime.now(UTC)}
