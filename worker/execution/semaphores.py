@@ -63,28 +63,27 @@ class KeyedSemaphores:
         """
         return Hold(self, keys, slot, insists=insists)
 
-    def away_s(self, keys: "Iterable[str]") -> float:
+    def away_s(self, keys: "frozenset[str]") -> float:
         """Return for how many seconds a job stays away because its keys' rows are locked."""
         return self._locked.away_s(keys, self._clock()) if self._locked else 0.0
 
-    def begin(self, keys: "Iterable[str]") -> float:
+    def begin(self, keys: "frozenset[str]") -> float:
         """Note that a job has all its keys; returns the time."""
         if self._locked:
             self._locked.enter(keys)
         return self._clock()
 
-    def end(self, keys: "Iterable[str]", began_s: float, error: BaseException | None) -> None:
-        """Note how a job with these keys ended: after a lock timeout they are closed.
-
-        Not those with which another job succeeded meanwhile: theirs are not the rows.
-        """
-        if self._locked:
-            self._locked.leave(keys, succeeded=error is None)
+    def end(self, keys: "frozenset[str]", began_s: float, error: BaseException | None) -> None:
+        """Note how a job with these keys ended: after a lock timeout others are kept away."""
         if error is None:
             self._served_at.update({key: self._clock() for key in keys if self._holders[key] > 1})
-        elif diagnose(error).trouble is Trouble.LOCK_TIMEOUT:
-            suspects = [key for key in keys if self._served_at.get(key, began_s) <= began_s]
-            self._locked.close(suspects, self._clock())
+            if self._locked:
+                self._locked.succeed(keys)
+        elif diagnose(error).trouble is Trouble.LOCK_TIMEOUT and keys:
+            served = [key for key in keys if self._served_at.get(key, began_s) > began_s]
+            self._locked.time_out(keys, served, self._clock())
+        elif self._locked:
+            self._locked.give_up(keys)
 
     def try_acquire(self, key: str) -> bool:
         """Acquire a key's semaphore if that needs no wait."""

@@ -11,9 +11,9 @@ from tests.letters import SEND_LETTER, LetterSent
 from tests.worker.execution.kit import letter, recording_executor
 from worker.execution import locked_keys
 from worker.execution.locked_keys import (
-    CLOSED_KEYS_MAX,
     CLOSED_MAX_S,
     CLOSED_MIN_S,
+    ONE_KEY_PART,
     TRIAL_S,
     LockedKeys,
 )
@@ -27,18 +27,20 @@ class LockNotAvailableError(Exception):
     sqlstate = "55P03"
 
 
-def time_out(locked, key, at_s):
-    """Have a job try a key and time out."""
-    locked.enter([key])
-    locked.leave([key], succeeded=False)
-    locked.close([key], at_s)
+HOT, COLD = frozenset(["hot"]), frozenset(["cold"])
 
 
-def test_a_key_is_closed_for_twice_as_long_each_time_up_to_a_bound():
+def time_out(locked, keys, at_s, acquitted=()):
+    """Have a job try its keys and time out."""
+    locked.enter(keys)
+    locked.time_out(keys, acquitted, at_s)
+
+
+def test_keys_are_closed_for_twice_as_long_each_time_up_to_a_bound():
     locked, now_s, waits_s = LockedKeys(), 0.0, []
     for _ in range(8):
-        time_out(locked, "hot", now_s)
-        waits_s.append(locked.away_s(["hot"], now_s))
+        time_out(locked, HOT, now_s)
+        waits_s.append(locked.away_s(HOT, now_s))
         now_s += waits_s[-1]
 
     assert waits_s[:3] == [CLOSED_MIN_S, 2 * CLOSED_MIN_S, 4 * CLOSED_MIN_S]
@@ -47,41 +49,72 @@ def test_a_key_is_closed_for_twice_as_long_each_time_up_to_a_bound():
 
 def test_two_that_waited_together_count_as_one():
     locked = LockedKeys()
-    locked.close(["hot"], 0.0)
-    locked.close(["hot"], 0.1)
+    time_out(locked, HOT, 0.0)
+    time_out(locked, HOT, 0.1)
 
-    assert locked.away_s(["hot"], 0.1) == CLOSED_MIN_S
+    assert locked.away_s(HOT, 0.1) == CLOSED_MIN_S
 
 
-def test_one_job_tries_a_closed_key_and_all_others_stay_away_meanwhile():
+def test_one_job_tries_closed_keys_and_all_others_stay_away_meanwhile():
     locked = LockedKeys()
-    locked.close(["hot"], 0.0)
+    time_out(locked, HOT, 0.0)
 
-    assert locked.away_s(["cold", "hot"], CLOSED_MIN_S) == 0
-    locked.enter(["hot"])
-    assert locked.away_s(["hot"], CLOSED_MIN_S) == TRIAL_S
-    locked.leave(["hot"], succeeded=False)  # it failed by itself: nothing is known
-    assert locked.away_s(["hot"], CLOSED_MIN_S) == 0
+    assert locked.away_s(HOT | COLD, CLOSED_MIN_S) == 0
+    locked.enter(HOT)
+    assert locked.away_s(HOT | COLD, CLOSED_MIN_S) == TRIAL_S
+    locked.give_up(HOT)  # it failed by itself: nothing is known
+    assert locked.away_s(HOT, CLOSED_MIN_S) == 0
 
 
-def test_the_first_success_opens_a_key():
+def test_the_first_success_lets_all_in():
     locked = LockedKeys()
     for at_s in range(5):
-        time_out(locked, "hot", float(at_s))
-    locked.enter(["hot"])
-    locked.leave(["hot"], succeeded=True)
+        time_out(locked, HOT | COLD, float(at_s))
+        time_out(locked, HOT, float(at_s))
+    locked.enter(HOT | COLD)
+    locked.succeed(HOT | COLD)
 
-    assert locked.away_s(["hot"], 5.0) == 0
-    assert len(locked) == 0
+    assert locked.away_s(HOT | COLD, 5.0) == locked.away_s(HOT, 5.0) == 0
+    assert not locked
 
 
-def test_the_keys_that_are_remembered_are_bounded():
+def test_a_key_is_not_closed_because_jobs_that_also_have_a_locked_one_time_out():
     locked = LockedKeys()
-    locked.close((str(number) for number in range(CLOSED_KEYS_MAX + 10)), 0.0)
+    for at_s in range(5):
+        time_out(locked, HOT | COLD, float(at_s))
 
-    assert len(locked) == CLOSED_KEYS_MAX
-    assert locked.away_s(["0"], 0.0) == 0
-    assert locked.away_s([str(CLOSED_KEYS_MAX)], 0.0) == CLOSED_MIN_S
+    assert locked.away_s(HOT | COLD, 5.0) > 0
+    assert locked.away_s(COLD, 5.0) == locked.away_s(COLD | {"third"}, 5.0) == 0
+
+
+def test_a_key_that_times_out_beside_several_others_is_closed_for_whoever_has_it():
+    locked = LockedKeys()
+    time_out(locked, HOT | COLD, 0.0)
+    time_out(locked, HOT | {"third"}, 0.0)
+
+    assert locked.away_s(HOT | {"fourth"}, 0.0) == ONE_KEY_PART * CLOSED_MIN_S
+    assert locked.away_s(COLD | {"third"}, 0.0) == 0
+
+
+def test_a_key_with_which_others_succeed_is_never_the_one():
+    locked = LockedKeys()
+    time_out(locked, frozenset(["hot", "busy"]), 0.0)
+    locked.succeed(frozenset(["busy", "cold"]))
+    time_out(locked, frozenset(["other hot", "busy"]), 0.0)
+    assert locked.away_s(frozenset(["busy"]), 0.0) == 0
+
+    time_out(locked, frozenset(["third hot", "busy"]), 0.0, acquitted=["busy"])
+    assert locked.away_s(frozenset(["busy"]), 0.0) == 0
+
+
+def test_what_is_remembered_is_bounded(monkeypatch):
+    monkeypatch.setattr(locked_keys, "REMEMBERED_MAX", 10)
+    locked = LockedKeys()
+    for number in range(11):
+        time_out(locked, frozenset([str(number)]), 0.0)
+
+    assert locked.away_s(frozenset(["0"]), 0.0) == 0
+    assert locked.away_s(frozenset(["10"]), 0.0) == CLOSED_MIN_S
 
 
 async def time_out_with(keyed, *keys, meanwhile=None):
@@ -102,10 +135,11 @@ async def test_a_key_with_which_another_job_succeeds_meanwhile_is_not_the_one():
         async with keyed.hold(["cold"]) as away_s:
             assert not away_s
 
-    await time_out_with(keyed, "cold", "hot", meanwhile=succeed_with_cold)
+    await time_out_with(keyed, "cold", "hot")
+    await time_out_with(keyed, "cold", "third", meanwhile=succeed_with_cold)
 
-    assert keyed.away_s(["hot"]) == CLOSED_MIN_S
-    assert keyed.away_s(["cold"]) == 0
+    assert keyed.away_s(COLD | {"third"}) == CLOSED_MIN_S
+    assert keyed.away_s(COLD) == 0
 
 
 async def test_those_that_wait_for_their_turn_go_away_once_the_key_is_closed():
@@ -136,7 +170,7 @@ async def test_a_job_that_fails_otherwise_closes_nothing():
         async with keyed.hold(["hot"]):
             raise ValueError("its own")
 
-    assert keyed.away_s(["hot"]) == 0
+    assert keyed.away_s(HOT) == 0
 
 
 async def test_who_tries_again_in_place_is_not_kept_away():
@@ -146,37 +180,51 @@ async def test_who_tries_again_in_place_is_not_kept_away():
     async with keyed.hold(["hot"], insists=True) as away_s:
         assert not away_s
 
-    assert keyed.away_s(["hot"]) == 0  # it succeeded
+    assert keyed.away_s(HOT) == 0  # it succeeded
 
 
-async def test_jobs_of_a_locked_row_do_not_begin_but_one_until_the_lock_is_gone(
-    sessions, monkeypatch
-):
-    monkeypatch.setattr(locked_keys, "TRIAL_S", 0.05)
-    monkeypatch.setattr(locked_keys, "CLOSED_MAX_S", 1.0)
-    recording, begun = recording_executor(sessions), []
+class LockingJob:
+    """Sends letters, those to "hot" under a lock that is soon given up; notes which began."""
 
-    async def lock_and_send(ctx, request):
-        begun.append(request.address)
+    def __init__(self):
+        self.begun = []
+        self.job = replace(SEND_LETTER, handler=self._lock)
+
+    async def _lock(self, ctx, request):
+        self.begun.append(request.address)
         session = ctx.store.session
         await session.execute(text("SET LOCAL lock_timeout = '20ms'"))
         if request.address == "hot":
-            await session.execute(text("LOCK TABLE samples.letters IN SHARE UPDATE EXCLUSIVE MODE"))
+            await session.execute(LOCK)
         return LetterSent(letter_id=ctx.job_id)
 
-    job = replace(SEND_LETTER, handler=lock_and_send)
+
+LOCK = text("LOCK TABLE samples.letters IN SHARE UPDATE EXCLUSIVE MODE")
+
+
+async def test_jobs_of_a_locked_row_do_not_begin_until_one_may_try(sessions, monkeypatch):
+    monkeypatch.setattr(locked_keys, "CLOSED_MIN_S", 3_600.0)
+    monkeypatch.setattr(locked_keys, "CLOSED_MAX_S", 3_600.0)
+    recording, locking = recording_executor(sessions), LockingJob()
+    job = locking.job
     async with sessions() as operator, operator.begin():
-        await operator.execute(text("LOCK TABLE samples.letters IN SHARE UPDATE EXCLUSIVE MODE"))
+        await operator.execute(LOCK)
         assert isinstance(await recording.run(letter("hot"), job), Later)
-        tries = begun.count("hot")
         others = await asyncio.gather(*(recording.run(letter("hot"), job) for _ in range(20)))
         assert isinstance(await recording.run(letter("cold"), job), Finished)
 
-    assert tries == 3
-    assert begun == ["hot"] * 3 + ["cold"]
-    assert all(
-        isinstance(outcome, Later) and outcome.delay.total_seconds() > 0 for outcome in others
-    )
+    assert locking.begun == ["hot"] * 3 + ["cold"]
+    assert all(outcome.delay.total_seconds() > 3_000 for outcome in others)
+
+
+async def test_they_run_again_once_the_lock_is_gone(sessions, monkeypatch):
+    monkeypatch.setattr(locked_keys, "CLOSED_MIN_S", 0.05)
+    monkeypatch.setattr(locked_keys, "CLOSED_MAX_S", 0.2)
+    recording, job = recording_executor(sessions), LockingJob().job
+    async with sessions() as operator, operator.begin():
+        await operator.execute(LOCK)
+        assert isinstance(await recording.run(letter("hot"), job), Later)
+
     assert isinstance(await until_it_ends(recording, letter("hot"), job), Finished)
     assert isinstance(await recording.run(letter("hot"), job), Finished)
 
