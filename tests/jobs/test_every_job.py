@@ -70,7 +70,8 @@ def test_a_payload_survives_the_way_over_the_wire(job):
 YOUR_TABLES = text("""
     SELECT format('%I.%I', table_schema, table_name) FROM information_schema.tables
     WHERE table_schema NOT IN ('pg_catalog', 'information_schema') AND table_name NOT IN
-      ('teller_version', 'jobs', 'job_kinds', 'occurrences', 'schedules', 'workers', 'pauses')
+      ('teller_version', 'jobs', 'job_kinds', 'occurrences', 'schedules', 'workers', 'pauses',
+       'batches')
     ORDER BY 1
 """)
 
