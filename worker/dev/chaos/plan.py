@@ -1,6 +1,7 @@
 """Which faults strike, when and how hard: values that follow from a seed alone."""
 
 import random
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from worker.dev.chaos.faults.kind import Fault
@@ -34,7 +35,6 @@ def schedule(
     weights = [kind.weight for kind in wanted]
     chosen += chance.choices(wanted, weights, k=count - len(chosen))
     chance.shuffle(chosen)
-    step = (END - BEGIN) / max(count, 1)
     was_long: set[str] = set()
     plan = []
     for number, kind in enumerate(chosen):
@@ -42,9 +42,10 @@ def schedule(
         if is_long and kind.long_hold_s is not None and kind.name not in was_long:
             was_long.add(kind.name)
             hold_s = kind.long_hold_s
-        at = BEGIN + step * (number + chance.random())
+        part = (number + chance.random()) / count
+        at = BEGIN + (END - BEGIN) * (part / 2 if kind.is_slow else part)
         plan.append(_fault(kind, number, at, hold_s, chance))
-    return tuple(plan)
+    return tuple(sorted(plan, key=attrgetter("at")))
 
 
 def _fault(

@@ -1,13 +1,18 @@
 """How long each fault was felt, and how long an innocent job had to wait. Pure."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
+from math import inf
 from typing import TYPE_CHECKING
 
 from worker.dev.chaos.faults import GROUP_END, Recovery
+from worker.dev.poison import DEEDS
+from worker.execution.retry import CRASHES_MAX
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from db.dev import JobOutcome
     from worker.dev.chaos.faults import Strike, Targets
 
@@ -52,6 +57,28 @@ def longest_wait_s(targets: "Targets", innocents: Spans) -> float:
     return innocents.longest_s(
         (strike.began_at, strike.ended_at) for strike in targets.strikes if strike.kind.is_outage
     )
+
+
+def deadly(targets: "Targets") -> "Iterator[UUID]":
+    """Return the jobs that were sent to end their processes."""
+    for job_id, sent in targets.poisoned.items():
+        if DEEDS[sent.deed].exit_code is not None:
+            yield job_id
+
+
+def deaths_max(targets: "Targets", poison: "Sequence[JobOutcome]") -> int:
+    """Return how many processes may die of the deadly jobs.
+
+    Crashes are counted in Redis, and told to the record at the next delivery: each time that Redis
+    forgets, the count of a job that is under way may begin again.
+    """
+    ends = {one.id: one.finished_at.timestamp() for one in poison if one.finished_at is not None}
+    forgotten = [one for one in targets.strikes if one.kind.forgets_queue]
+    chances = 0
+    for job_id in deadly(targets):
+        sent_at, ended_at = targets.poisoned[job_id].sent_at, ends.get(job_id, inf)
+        chances += 1 + sum(one.ended_at > sent_at and one.began_at < ended_at for one in forgotten)
+    return CRASHES_MAX * chances
 
 
 def _felt_s(strike: "Strike", innocents: Spans) -> float:

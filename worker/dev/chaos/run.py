@@ -30,7 +30,7 @@ from worker.dev.chaos.faults.environment import WORKERS_ROLE, make_role
 from worker.dev.chaos.fleet import Fleet, environment
 from worker.dev.chaos.plan import schedule
 from worker.dev.chaos.proxy import CommitProxy, Proxy
-from worker.dev.chaos.recovery import Spans, longest_wait_s, recoveries
+from worker.dev.chaos.recovery import Spans, deadly, deaths_max, longest_wait_s, recoveries
 from worker.dev.chaos.retrying import retry_until_up
 from worker.dev.chaos.summary import Summary, read_logs
 from worker.dev.poison import DEEDS, JOBS
@@ -160,7 +160,8 @@ async def run(place: "Site", options: Options, console: "Console") -> Summary:
             missing=await _missing(experiment, orders),
             wrong_balances=await _wrong_balances(experiment, wallets, orders),
             poisoned=len(targets.poisoned),
-            deadly=_deadly(targets),
+            deadly=len(list(deadly(targets))),
+            deaths_max=deaths_max(targets, poison),
             wrong_poison=_wrong_poison(targets, poison),
             garbage=len(targets.garbage),
             garbage_in_record=in_record,
@@ -172,11 +173,6 @@ async def run(place: "Site", options: Options, console: "Console") -> Summary:
             deaths=fleet.deaths,
             audit=audited,
         )
-
-
-def _deadly(targets: Targets) -> int:
-    """Count the jobs that were to end their processes."""
-    return sum(DEEDS[one.deed].exit_code is not None for one in targets.poisoned.values())
 
 
 def _wrong_poison(targets: Targets, found: "Sequence[JobOutcome]") -> list[str]:

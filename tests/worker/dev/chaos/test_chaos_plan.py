@@ -56,6 +56,13 @@ def test_the_first_freeze_of_a_long_run_outlasts_every_time_limit():
     assert all(fault.hold_s <= fault.kind.hold_s[1] for fault in plan[1:])
 
 
+def test_what_takes_long_comes_in_the_first_half():
+    plan = schedule(1, KINDS.values(), 200)
+
+    assert max(fault.at for fault in plan if fault.kind.is_slow) < 0.5
+    assert max(fault.at for fault in plan) > 0.8
+
+
 def test_two_seeds_make_two_plans():
     assert schedule(1, KINDS.values(), 60) != schedule(2, KINDS.values(), 60)
 

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 from db.dev import JobOutcome
 from worker.dev.chaos.faults import KINDS, Poisoned, Strike, Targets
-from worker.dev.chaos.recovery import Spans, longest_wait_s, recoveries
+from worker.dev.chaos.recovery import Spans, deaths_max, longest_wait_s, recoveries
+from worker.execution.retry import CRASHES_MAX
 
 SPANS = Spans([(0.0, 4.0), (1.0, 2.0), (5.0, 30.0)])
 
@@ -49,3 +50,15 @@ def test_poison_is_felt_until_it_is_final_and_garbage_while_redis_has_it():
         "garbage:ids": [2.5],
         "flush-redis": [24.0],
     }
+
+
+def test_a_deadly_job_may_end_three_processes_and_three_more_where_redis_forgot_meanwhile():
+    ids = [uuid.uuid4(), uuid.uuid4(), uuid.uuid4()]
+    targets = targets_after(strike("flush-redis", 6.0, 6.0), strike("kill-worker", 6.0, 6.0))
+    deeds = ("segfault", "sigkill", "nul-in-error")
+    for job_id, deed, sent_at in zip(ids, deeds, (2.0, 7.0, 2.0), strict=True):
+        targets.poisoned[job_id] = Poisoned(deed, sent_at)
+    ended_at = datetime.fromtimestamp(12.0, UTC)
+    ended = [JobOutcome(job_id, "dead", "WorkerDied", ended_at) for job_id in ids]
+
+    assert deaths_max(targets, ended) == 3 * CRASHES_MAX

@@ -47,6 +47,8 @@ class Kind:
     """Whether it takes a server's process or its superuser: a URL is not enough."""
     forgets_queue: bool = False
     """Whether what Redis alone has can be lost by it."""
+    is_slow: bool = False
+    """Whether it takes half a minute until it is over: then it comes in the first half of a run."""
     recovery: Recovery = Recovery.OF_JOBS
 
     @property

@@ -58,6 +58,8 @@ KINDS: Final = tuple(
         f"a job does this: {(deed.do.__doc__ or '').rstrip('.').lower()}",
         partial(send, name),
         weight=0.5,
+        # A process that died is noticed by its leases, and that three times.
+        is_slow=deed.exit_code is not None or deed.has_time,
         recovery=Recovery.OF_POISON,
     )
     for name, deed in DEEDS.items()

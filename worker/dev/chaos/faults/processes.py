@@ -27,5 +27,6 @@ KINDS: Final = (
         weight=2,
         # It must wake up after its lease of 8 s has lapsed, else nothing was proved.
         hold_s=(8.5, 11.0),
+        is_slow=True,
     ),
 )
