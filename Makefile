@@ -77,8 +77,8 @@ lock-check: $(STAMP) ## do the locks still fit pyproject.toml?
 	done; \
 	echo "The locks fit pyproject.toml."
 
-chaos: $(STAMP) ## 10,000 transfers while workers and servers are killed, then the audit
-	@$(PY) -m worker chaos --seed 1 --jobs 10000 $(ARGS)
+chaos: $(STAMP) ## 10,000 transfers under every kind of fault, then the audit
+	@$(PY) -m worker chaos --seed 1 --jobs 10000 --count 66 $(ARGS)
 
 thorough: $(STAMP) ## try ten times the examples that make test tries
 	@TELLER_THOROUGH=1 $(PY) -m pytest $(ON_ALL_CORES) -m examples $(ARGS)

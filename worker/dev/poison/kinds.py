@@ -9,6 +9,8 @@ from worker.dev.poison.deeds import DEEDS
 TIMEOUT: Final = timedelta(seconds=2)
 PATIENT_TIMEOUT: Final = timedelta(seconds=40)
 RETRY: Final = Retry(attempts_max=2, base=timedelta(seconds=0.2))
+PATIENT_RETRY: Final = Retry(attempts_max=20, base=timedelta(seconds=0.2), cap=timedelta(seconds=2))
+"""It completes, however often others take its connection away: each costs a slow job an attempt."""
 
 
 class Poison(Payload):
@@ -32,7 +34,7 @@ async def _do(ctx: Context, payload: Poison) -> None:
     await DEEDS[payload.deed].do(ctx)
 
 
-@job(PoisonWithTime, timeout=PATIENT_TIMEOUT, retry=RETRY)
+@job(PoisonWithTime, timeout=PATIENT_TIMEOUT, retry=PATIENT_RETRY)
 async def _do_slowly(ctx: Context, payload: PoisonWithTime) -> None:
     """Misbehave for longer."""
     await DEEDS[payload.deed].do(ctx)
