@@ -1,6 +1,8 @@
 """A plan is a value that follows from its seed."""
 
+from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -90,3 +92,11 @@ def test_a_group_stands_for_all_of_its_kinds():
 def test_a_kind_that_does_not_exist_is_refused_in_one_sentence():
     with pytest.raises(UnknownFaultError, match="'earthquake' is no kind of fault: those are kill"):
         find(["flush-redis", "earthquake"])
+
+
+def test_the_page_on_reliability_names_every_kind_of_fault():
+    page = (Path(__file__).parents[4] / "docs/reliability.md").read_text()
+    sorts = Counter(kind.group for kind in KINDS.values())
+
+    for group, count in sorts.items():
+        assert (f"| `{group}` |" if count == 1 else f"| `{group}`, {count} sorts |") in page
