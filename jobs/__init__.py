@@ -28,6 +28,7 @@ from ._errors import (
     UnknownKindError,
 )
 from ._job import Job, Policy, job
+from ._limits import Rate
 from ._payload import Payload, Result
 from ._registry import RegistryError, parse_payload, registry
 from ._request import Request
@@ -59,6 +60,7 @@ __all__ = [
     "Payload",
     "Policy",
     "Progress",
+    "Rate",
     "RegistryError",
     "Rejected",
     "Request",

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any, Literal, get_type_hints
 
 from ._context import Context
+from ._limits import Rate
 from ._payload import Payload, Result
 from ._queue import DEFAULT, checked_queue
 from ._retry import Failure, Retry
@@ -25,6 +26,13 @@ class Policy:
 
     queue: str = DEFAULT
     """The queue that it waits in; each has slots of its own (TELLER_QUEUES)."""
+    limit: int | None = None
+    """How many run at a time, in all processes together; None: as many as there are slots."""
+    rate: Rate | None = None
+    """How many begin in a period, in all processes together; None: as many as there are."""
+    per: Callable[[Any], object] | None = None
+    """Given a payload, returns what `limit` and `rate` are counted for: `lambda p: p.customer`;
+    None: for the whole kind."""
     timeout: timedelta = TIMEOUT_DEFAULT
     retry: Retry = DEFAULT_RETRY
     """How often it may fail, and which failures count as others."""
@@ -51,6 +59,10 @@ class Policy:
     def __post_init__(self) -> None:
         """Check the queue's name, and what belongs together."""
         checked_queue(self.queue)
+        if self.limit is not None and self.limit < 1:
+            raise ValueError("limit is 1 or more; to let none run, pause the kind")
+        if self.per is not None and self.limit is None and self.rate is None:
+            raise ValueError("per= needs limit= or rate=, which it divides")
         if self.effects not in {"inside", "outside"}:
             raise ValueError("effects is 'inside' or 'outside'")
         if self.snapshot and self.effects == "outside":
@@ -95,6 +107,9 @@ def job(  # noqa: PLR0913 - a job's whole policy, by name
     payload: type[Payload],
     *,
     queue: str = DEFAULT,
+    limit: int | None = None,
+    rate: Rate | None = None,
+    per: Callable[[Any], object] | None = None,
     timeout: timedelta = TIMEOUT_DEFAULT,
     retry: Retry = DEFAULT_RETRY,
     on_dead: OnDead | None = None,
@@ -111,6 +126,9 @@ def job(  # noqa: PLR0913 - a job's whole policy, by name
     """
     policy = Policy(
         queue=queue,
+        limit=limit,
+        rate=rate,
+        per=per,
         timeout=timeout,
         retry=retry,
         on_dead=on_dead,

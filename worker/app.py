@@ -36,6 +36,7 @@ from worker.execution import serializer as wire
 from worker.execution.arq_adapter import EXECUTOR, WORKER, TellerWorker, arq_functions
 from worker.execution.delivery import QUEUE_NAMES
 from worker.execution.executor import Executor
+from worker.execution.limits import Limits
 from worker.execution.outbox import Outbox
 from worker.execution.progress import ProgressBoard
 from worker.execution.retry import full_jitter
@@ -171,11 +172,18 @@ class Options:
         tracing = create_tracing(sessions, events)
         outbox = Outbox(ctx["redis"], settings.queue_name)
         exits.push_async_callback(outbox.flush)
+        limits = Limits(
+            ctx["redis"],
+            settings.queue_name,
+            is_available=lambda: worker is None or worker.redis_available,
+            workers=health.count_workers,
+        )
         ctx[EXECUTOR] = Executor(
             *(engine, events),
             open_store=Store,
             services=services,
             jobs=kinds,
+            limits=limits,
             is_paused=pauses.is_paused,
             error_text=settings.error_text,
             instrument=partial(_observe, health.state, tracing),
@@ -184,6 +192,7 @@ class Options:
         )
         duties: list[Duty] = [
             pauses,
+            limits,
             *relays,
             *(Quarantine(sessions, ctx["redis"], key, events, health.state) for key in queues),
             Scheduler(sessions, checked_schedules(kinds), events),

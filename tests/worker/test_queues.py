@@ -65,7 +65,7 @@ def press(monkeypatch):
 
 
 @asynccontextmanager
-async def running(database_url, redis_url, **options):
+async def running(database_url, redis_url, *, jobs=None, **options):
     """Run a worker; yield it and its events by name."""
     heard: dict[str, asyncio.Event] = {}
 
@@ -75,7 +75,7 @@ async def running(database_url, redis_url, **options):
     settings = Settings(
         DATABASE_URL=database_url, REDIS_URL=redis_url, health_port=0, drain_grace_s=0, **options
     )
-    worker = create_worker(settings, handle_signals=False, subscribers=[note])
+    worker = create_worker(settings, handle_signals=False, subscribers=[note], jobs=jobs)
     task = asyncio.create_task(worker.async_run())
     try:
         await hear(heard, "worker.started")

@@ -24,6 +24,7 @@ from db.probe import ServerProbe
 from jobs import registry
 from jobs._payload import validation_message
 from jobs._progress import show_nobody
+from jobs._queue import QUEUE
 from worker.execution import failures
 from worker.execution.attempts import Attempts, Kept, send_nothing
 from worker.execution.commit import (
@@ -36,6 +37,7 @@ from worker.execution.delivery import resumed
 from worker.execution.error_text import describe, read_private, redact
 from worker.execution.failures import FailureRecorder, Setback
 from worker.execution.job_events import emit_outcome, emit_retry, emit_slice
+from worker.execution.limits import Limits
 from worker.execution.outcome import (
     Continued,
     Finished,
@@ -136,6 +138,7 @@ class Executor:
         instrument: entered around every run, to count or to trace it.
         progress_of: given a job's id, returns what shows its progress.
         send: sends jobs that a handler enqueued to Redis, after their commit.
+        limits: what takes permits for kinds with a limit; None: this process counts alone.
         is_paused: returns whether jobs of a kind must not begin.
         error_text: whether errors keep the values of payloads.
         jitter: uniform in [0, 1), spreads the waits.
@@ -152,6 +155,7 @@ class Executor:
         instrument: "Instrument" = no_instrument,
         progress_of: "Callable[[UUID], ShowProgress]" = lambda _job_id: show_nobody,
         send: "Send" = send_nothing,
+        limits: Limits | None = None,
         is_paused: "Callable[[str], bool]" = lambda _kind: False,
         error_text: "ErrorText" = "redacted",
         jitter: "Callable[[], float]" = random.random,
@@ -160,6 +164,7 @@ class Executor:
         self._events = events
         self.jobs = registry() if jobs is None else jobs
         self._instrument = instrument
+        self._limits = limits or Limits(None, QUEUE)
         self._is_paused = is_paused
         self._error_text = error_text
         self._jitter = jitter
@@ -227,6 +232,13 @@ class Executor:
         payload = self._parse(run.job, run.delivery)
         if run.job is None or payload is None or isinstance(payload, Failure):
             return await self._refuse(run, payload)
+        async with self._limits.hold(run.job, payload, run.delivery) as wait_s:
+            if wait_s:
+                return Later(timedelta(seconds=wait_s))
+            return await self._take_turn(run, run.job, payload)
+
+    async def _take_turn(self, run: Run, job: "Job", payload: "Payload") -> Outcome | Superseded:
+        """Run the job once it has its keys for itself."""
         run.window = window = CommitWindow()
         delivery = run.delivery
         keys, insists = payload.conflict_keys(), run.tries > 1
@@ -234,8 +246,8 @@ class Executor:
             if away_s:
                 return Later(timedelta(seconds=away_s * (1 + self._jitter())))
             run.began_at = run.began_at or time.monotonic()
-            attempt = partial(self._attempts.run, run.job, payload, delivery, run.kept)
-            limit_s = run.job.policy.timeout.total_seconds() + ATTEMPT_MARGIN_S
+            attempt = partial(self._attempts.run, job, payload, delivery, run.kept)
+            limit_s = job.policy.timeout.total_seconds() + ATTEMPT_MARGIN_S
             outcome = await shielded_commit(attempt, window=window, limit_s=limit_s)
         if isinstance(outcome, Superseded):
             return outcome
@@ -243,7 +255,7 @@ class Executor:
             emit_slice(self._events, run.delivery)
             return Later(outcome.delay)
         if isinstance(outcome, Finished) and outcome.state == "completed":
-            self._failures.clear_blocked(run.job.kind)
+            self._failures.clear_blocked(job.kind)
         return emit_outcome(self._events, run.delivery, outcome)
 
     async def _hold_or_try(self, run: Run) -> Outcome | Superseded | None:

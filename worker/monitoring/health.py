@@ -109,6 +109,11 @@ class Health:
         if self._server is not None:
             self._server.stop()
 
+    def count_workers(self) -> int:
+        """Return how many processes take jobs, as far as was seen last; this one at least."""
+        last = self._backlog.last
+        return max(1, 0 if last is None else sum(seen.works for seen in last.fleet))
+
     def _note_queues(self, fleet: "Sequence[Seen]") -> None:
         """Note, and report once, that workers of this database have queues of ours elsewhere."""
         own, served = self._settings.queue_name, self._settings.slots.keys()
