@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._reports import Reports
+    from ._webhooks import Endpoints, Webhooks
 
 
 class ServiceError(Exception):
@@ -24,31 +25,45 @@ class Services:
     """One field per service."""
 
     reports: "Reports"
+    webhooks: "Webhooks"
 
 
 @asynccontextmanager
-async def open_services(*, reports_url: str) -> AsyncIterator[Services]:
+async def open_services(
+    *, reports_url: str, endpoints: "Endpoints", private_webhooks: bool
+) -> AsyncIterator[Services]:
     """Open the services for as long as the block lasts.
 
     Args:
         reports_url: where reports are published.
+        endpoints: who hears of the ends of jobs.
+        private_webhooks: whether an endpoint may be in a private network.
 
     Raises:
         ServiceError: a setting is wrong.
     """
     # Imported here: a client loads this file as well, and opens no services.
     from ._reports import DestinationError, Reports
+    from ._webhooks import Webhooks
 
     try:
         reports = Reports(reports_url)
     except DestinationError as error:
         raise ServiceError(str(error)) from error
-    yield Services(reports=reports)
+    webhooks = Webhooks(endpoints, private_allowed=private_webhooks)
+    try:
+        yield Services(reports=reports, webhooks=webhooks)
+    finally:
+        await webhooks.aclose()
 
 
 @asynccontextmanager
 async def open_dry_services() -> AsyncIterator[Services]:
     """Open services whose effects are undone at the end of the block, for a dry run."""
+    from ._webhooks import NO_ENDPOINTS
+
     with tempfile.TemporaryDirectory(prefix="teller-dry-run-") as scratch:
-        async with open_services(reports_url=Path(scratch).as_uri()) as services:
+        async with open_services(
+            reports_url=Path(scratch).as_uri(), endpoints=NO_ENDPOINTS, private_webhooks=False
+        ) as services:
             yield services

@@ -28,6 +28,7 @@ from db.migrate import (
 )
 from db.store import Store
 from db.transaction import limit_fault
+from db.webhooks import Deliveries
 from jobs import _services, registry
 from jobs._queue import queue_key
 from jobs._services import ServiceError
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
     from arq.typing import StartupShutdown
     from arq.worker import Function
     from redis.asyncio import Redis
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
     from db.execution import JobRef
     from jobs import Job
@@ -168,7 +169,7 @@ class Options:
         health.start()
         await wait_for_database(partial(_check_schema, engine, settings.database_schema), events)
         exits = ctx[SERVICES] = AsyncExitStack()
-        services = await exits.enter_async_context(open_services(settings))
+        services = await exits.enter_async_context(open_services(settings, sessions))
         tracing = create_tracing(sessions, events)
         outbox = Outbox(ctx["redis"], settings.queue_name)
         exits.push_async_callback(outbox.flush)
@@ -331,19 +332,27 @@ async def _observe(
 
 @asynccontextmanager
 async def open_services(
-    settings: Settings, *, reports_url: str | None = None
+    settings: Settings,
+    sessions: "async_sessionmaker[AsyncSession]",
+    *,
+    reports_url: str | None = None,
 ) -> "AsyncIterator[Services]":
     """Open the jobs' services for as long as the block lasts.
 
     Args:
         settings: this process's.
+        sessions: for what services keep in the database.
         reports_url: where reports go instead of where the settings say.
 
     Raises:
         StartupError: a setting is wrong.
     """
     async with AsyncExitStack() as stack:
-        opening = _services.open_services(reports_url=reports_url or settings.reports_url)
+        opening = _services.open_services(
+            reports_url=reports_url or settings.reports_url,
+            endpoints=Deliveries(sessions),
+            private_webhooks=settings.webhook_private == "allowed",
+        )
         try:
             services = await stack.enter_async_context(opening)
         except ServiceError as error:

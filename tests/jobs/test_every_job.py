@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from db.execution import JobRef
 from db.store import Store
+from db.webhooks import Deliveries
 from jobs import Policy, registry
 from jobs._services import open_services
 from tests.jobs.examples import example_payload
@@ -87,7 +88,9 @@ async def effects(sessions):
 
 @every_job
 async def test_a_job_that_runs_twice_takes_effect_once(job, sessions, tmp_path):
-    async with open_services(reports_url=tmp_path.as_uri()) as services:
+    async with open_services(
+        reports_url=tmp_path.as_uri(), endpoints=Deliveries(sessions), private_webhooks=False
+    ) as services:
         executor = Executor(*(sessions.kw["bind"], Events()), open_store=Store, services=services)
     record = JobRef(uuid4(), job.kind, "null", datetime.now(UTC) - timedelta(minutes=1))
     delivery = with_payload(Delivery(record, 1), await example_payload(job, sessions))

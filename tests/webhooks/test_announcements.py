@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from db.webhooks import Deliveries, Endpoints
 from jobs import Client, DoorClosedError, Request, UnknownEndpointError
-from jobs._webhooks import new_secret
+from jobs._webhooks.messages import new_secret
 from tests.letters import a_letter
 
 ENDPOINT = "shop"

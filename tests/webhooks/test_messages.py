@@ -7,18 +7,23 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from jobs._webhooks import (
+from jobs._webhooks.addresses import is_public
+from jobs._webhooks.messages import (
     RETRY_AFTER_MAX,
     Answer,
     Verdict,
     WebhookURLError,
     check_url,
     headers_of,
-    is_public,
     judge,
     new_secret,
     sign,
 )
+
+
+def failed(status, retry_after=None):
+    return Answer(Verdict.FAILED, status, f"the receiver answered {status}", retry_after)
+
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
@@ -60,16 +65,16 @@ def test_a_secret_that_is_no_base64_is_refused_without_being_repeated():
     [
         (200, None, Answer(Verdict.DELIVERED, 200)),
         (204, "60", Answer(Verdict.DELIVERED, 204)),
-        (301, None, Answer(Verdict.FAILED, 301)),
+        (301, None, failed(301)),
         (410, None, Answer(Verdict.GONE, 410)),
-        (429, "120", Answer(Verdict.FAILED, 429, timedelta(minutes=2))),
-        (429, "-5", Answer(Verdict.FAILED, 429, timedelta())),
-        (503, "Wed, 25 Nov 2026 12:10:00 GMT", Answer(Verdict.FAILED, 503, timedelta(minutes=10))),
-        (503, "Wed, 25 Nov 2026 11:00:00 GMT", Answer(Verdict.FAILED, 503, timedelta())),
-        (503, "9" * 400, Answer(Verdict.FAILED, 503)),
-        (503, "99999999999", Answer(Verdict.FAILED, 503, RETRY_AFTER_MAX)),
-        (503, "soon", Answer(Verdict.FAILED, 503)),
-        (500, None, Answer(Verdict.FAILED, 500)),
+        (429, "120", failed(429, timedelta(minutes=2))),
+        (429, "-5", failed(429, timedelta())),
+        (503, "Wed, 25 Nov 2026 12:10:00 GMT", failed(503, timedelta(minutes=10))),
+        (503, "Wed, 25 Nov 2026 11:00:00 GMT", failed(503, timedelta())),
+        (503, "9" * 400, failed(503)),
+        (503, "99999999999", failed(503, RETRY_AFTER_MAX)),
+        (503, "soon", failed(503)),
+        (500, None, failed(500)),
     ],
 )
 def test_an_answer_means(status, retry_after, expected):

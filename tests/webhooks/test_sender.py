@@ -6,14 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from jobs._webhooks import (
-    AddressRefusedError,
-    Answer,
-    Verdict,
-    WebhookSender,
-    headers_of,
-    new_secret,
-)
+from jobs._webhooks.addresses import AddressRefusedError
+from jobs._webhooks.messages import Answer, Verdict, headers_of, new_secret
+from jobs._webhooks.sender import Sender
 from tests.webhooks.receiver import receiving
 
 SECRET = new_secret()
@@ -27,7 +22,7 @@ def receiver():
 
 @pytest.fixture
 async def sender():
-    made = WebhookSender(private_allowed=True)
+    made = Sender(private_allowed=True)
     yield made
     await made.aclose()
 
@@ -49,7 +44,7 @@ async def test_a_redirect_is_not_followed(sender, receiver):
 
     answer = await sender.post(receiver.url, "msg-1", b"{}", [SECRET])
 
-    assert answer == Answer(Verdict.FAILED, 302)
+    assert answer == Answer(Verdict.FAILED, 302, "the receiver answered 302")
     assert len(receiver.requests) == 1
 
 
@@ -62,7 +57,7 @@ async def test_an_answer_without_end_is_not_read(sender, receiver):
 
 
 async def test_a_private_address_is_refused_before_anything_is_sent(receiver):
-    sender = WebhookSender(private_allowed=False)
+    sender = Sender(private_allowed=False)
 
     with pytest.raises(AddressRefusedError, match="TELLER_WEBHOOK_PRIVATE"):
         await sender.post(receiver.url, "msg-1", b"{}", [SECRET])
@@ -74,7 +69,7 @@ async def test_a_private_address_is_refused_before_anything_is_sent(receiver):
 async def test_a_name_that_leads_to_a_private_address_beside_a_public_one_is_refused(
     receiver, monkeypatch
 ):
-    sender = WebhookSender(private_allowed=False)
+    sender = Sender(private_allowed=False)
 
     async def look_up(*_, **__):
         kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
@@ -89,7 +84,7 @@ async def test_a_name_that_leads_to_a_private_address_beside_a_public_one_is_ref
 
 async def test_the_connection_goes_to_the_address_that_was_checked(receiver, monkeypatch):
     """A second look-up could lead elsewhere; the name is still what the receiver is told."""
-    sender = WebhookSender(private_allowed=False)
+    sender = Sender(private_allowed=False)
     loop = asyncio.get_running_loop()
     look_up = loop.getaddrinfo
     asked = []
@@ -101,7 +96,7 @@ async def test_the_connection_goes_to_the_address_that_was_checked(receiver, mon
         return await look_up(host, *rest, **options)
 
     monkeypatch.setattr(loop, "getaddrinfo", only_once)
-    monkeypatch.setattr("jobs._webhooks.is_public", lambda _address: True)
+    monkeypatch.setattr("jobs._webhooks.addresses.is_public", lambda _address: True)
     url = receiver.url.replace("127.0.0.1", "hooks.example")
 
     answer = await sender.post(url, "msg-1", b"{}", [SECRET])

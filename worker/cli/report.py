@@ -92,7 +92,7 @@ async def _build(request: dict[str, Any], to: str | None) -> str | None:
     """Run the job here and now, and return the report's URL, or None."""
     async with (
         open_connections("report", pool_size=2) as opened,
-        open_services(opened.settings, reports_url=to) as services,
+        open_services(opened.settings, opened.sessions, reports_url=to) as services,
     ):
         delivery = with_payload(await _delivery(opened.sessions), request)
         with _bar() as bar:

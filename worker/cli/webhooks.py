@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from db.webhooks import SECRETS_MAX, Endpoints, EndpointSummary
-from jobs._webhooks import WebhookURLError, check_url, new_secret
+from jobs._webhooks.messages import WebhookURLError, check_url, new_secret
 from worker.cli._connections import open_connections
 from worker.cli._options import UsageError, command_line
 from worker.tables import add_row

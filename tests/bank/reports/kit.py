@@ -15,6 +15,7 @@ from db.transaction import MOVE_LIMITS
 from jobs import registry
 from jobs._reports import Reports
 from jobs._services import Services
+from jobs._webhooks import NO_ENDPOINTS, Webhooks
 from worker.execution.delivery import Delivery, with_payload
 from worker.execution.executor import Executor
 from worker.monitoring.events import Events
@@ -162,7 +163,10 @@ class Desk:
             self.sessions.kw["bind"],
             Events(lambda name, fields: self.told.append((name, fields))),
             open_store=Store,
-            services=Services(reports=Reports(self.directory.as_uri())),
+            services=Services(
+                reports=Reports(self.directory.as_uri()),
+                webhooks=Webhooks(NO_ENDPOINTS, private_allowed=False),
+            ),
             progress_of=lambda _job_id: self.note_progress,
             jitter=lambda: 0.5,
         )

@@ -8,6 +8,7 @@ from datetime import timedelta
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from db.engine import create_sessions, open_engine
 from jobs import registry
 from worker.app import open_services
 from worker.errors import StartupError
@@ -32,8 +33,9 @@ class MachineFacts:
 
 async def inspect_machine(settings: "Settings") -> MachineFacts:
     """Return what a worker would have that is started here with these settings."""
+    engines = open_engine(str(settings.database_url), pool_size=1, application_name="teller-doctor")
     try:
-        async with open_services(settings):
+        async with engines as engine, open_services(settings, create_sessions(engine)):
             trouble = None
     except StartupError as error:
         trouble = str(error)
