@@ -39,7 +39,7 @@ def write_files(project):
 def apply_changes(project):
     """Change what the tutorial's diffs change; each hunk has to fit exactly once."""
     for diff in DIFF.findall(TUTORIAL.read_text()):
-        name = re.search(r"^\+\+\+ b/(\S+)$", diff, re.MULTILINE)[1]
+        [name] = re.findall(r"^\+\+\+ b/(\S+)$", diff, re.MULTILINE)
         text = (project / name).read_text()
         for hunk in re.split(r"^@@$\n", diff, flags=re.MULTILINE)[1:]:
             lines = hunk.splitlines(keepends=True)
