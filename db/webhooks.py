@@ -19,7 +19,8 @@ ADD = text("""
 """)
 
 ROTATE = text("""
-    UPDATE webhook_endpoints SET secrets = (ARRAY[:secret] || secrets)[:kept]
+    UPDATE webhook_endpoints
+    SET secrets = (CAST(:secret AS text) || secrets)[1 : CAST(:kept AS integer)]
     WHERE name = :name RETURNING 1
 """)
 

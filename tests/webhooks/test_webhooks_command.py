@@ -45,7 +45,7 @@ def test_an_endpoint_goes_through_its_life(run):
 
     run("disable", "shop", "--reason", "being moved")
     assert listed(run)["shop"]["disabled_because"] == "being moved"
-    assert "disabled: being moved" in run("list")
+    assert "disabled" in run("list")
 
     run("enable", "shop")
     assert listed(run)["shop"]["state"] == "well"
