@@ -78,6 +78,8 @@ class Stored:
     """How many slices of it took effect."""
     cursor: Any
     """Where the next slice begins."""
+    is_expired: bool
+    """Whether it is not wanted any more, and has not begun."""
     same_payload: bool
     """Whether its kind and payload are the delivered ones; numbers are compared by value."""
 
@@ -125,15 +127,20 @@ FIND = text("""
            coalesce(CAST(extract(epoch FROM clock_timestamp() - blocked_since) AS float8), 0)
              AS blocked_s,
            slices, cursor,
+           -- A lease counts itself until it ends.
+           state = 'queued' AND crashes <= CAST(leased_by IS NOT NULL AS integer)
+             AND coalesce(expires_at <= clock_timestamp(), false) AS is_expired,
            kind = :kind AND payload = CAST(:payload AS jsonb) AS same_payload
     FROM jobs WHERE id = :id
 """)
 
 # The queue has it: that is where it came from.
 OPEN = text("""
-    INSERT INTO jobs (id, kind, payload, queue, enqueued_at, run_at, dispatched_at, redis_id)
+    INSERT INTO jobs (id, kind, payload, queue, enqueued_at, run_at, dispatched_at, redis_id,
+                      expires_at)
     VALUES (:id, :kind, CAST(:payload AS jsonb), :queue, :enqueued_at, clock_timestamp(),
-            clock_timestamp(), :redis_id)
+            clock_timestamp(), :redis_id,
+            clock_timestamp() + CAST(:expires_in AS interval))
     ON CONFLICT (id) DO NOTHING
 """)
 
@@ -180,7 +187,8 @@ NOTE = text("""
         blocked_by = excluded.blocked_by,
         blocked_since = CASE WHEN excluded.blocked_by IS NULL THEN NULL
                              ELSE coalesce(j.blocked_since, excluded.blocked_since) END,
-        leased_by = NULL, run_at = excluded.run_at, finished_at = excluded.finished_at
+        leased_by = NULL, run_at = excluded.run_at, finished_at = excluded.finished_at,
+        expires_at = CASE WHEN excluded.blocked_by = 'newer_worker' THEN j.expires_at END
     WHERE j.state = 'queued' AND j.slices = :slices
     RETURNING 1
 """)
@@ -191,7 +199,7 @@ POSTPONE = text("""
             clock_timestamp(), :redis_id)
     ON CONFLICT (id) DO UPDATE
     SET run_at = excluded.run_at, conflicts = 0, crashes = 0, blocked_since = NULL,
-        blocked_by = NULL, leased_by = NULL
+        blocked_by = NULL, leased_by = NULL, expires_at = NULL
     WHERE j.state = 'queued' AND j.kind = excluded.kind AND j.payload = excluded.payload
       AND j.slices = :slices
     RETURNING 1
@@ -208,7 +216,7 @@ ADVANCE = text("""
     SET slices = excluded.slices, cursor = excluded.cursor,
         progress = coalesce(excluded.progress, j.progress), run_at = excluded.run_at,
         attempts = 0, conflicts = 0, crashes = 0, blocked_since = NULL, blocked_by = NULL,
-        leased_by = NULL
+        leased_by = NULL, expires_at = NULL
     WHERE j.state = 'queued' AND j.kind = excluded.kind AND j.payload = excluded.payload
       AND j.slices = :slices
     RETURNING 1
@@ -267,12 +275,20 @@ class Record:
             standing=standing,
             slices=row.slices,
             cursor=row.cursor,
+            is_expired=row.is_expired,
             same_payload=row.same_payload,
         )
 
-    async def open(self, job: JobRef, crashes: int) -> None:
-        """Give the job a row before it runs, with the number of processes that died under it."""
-        await self._session.execute(OPEN, _row(job))
+    async def open(self, job: JobRef, crashes: int, *, expires_in: timedelta | None = None) -> None:
+        """Give the job a row before it runs.
+
+        Args:
+            job: the job as it was delivered.
+            crashes: the number of processes that died under it.
+            expires_in: until it is not wanted any more, if it has not begun; None: it does not
+                expire.
+        """
+        await self._session.execute(OPEN, {**_row(job), "expires_in": expires_in})
         if crashes:
             await self._session.execute(COUNT_CRASHES, {"id": job.id, "crashes": crashes})
 

@@ -28,6 +28,8 @@ class KindTerms:
     """For how long a job of this payload is the only one; None: without bound, several."""
     replaces: bool = False
     """Whether a newer payload takes the place of an older one of its key that has not begun."""
+    expires_after: timedelta | None = None
+    """How long after it could run a job is still wanted; None: for ever."""
 
 
 async def register_kinds(connection: "AsyncConnection", kinds: "Mapping[str, KindTerms]") -> None:

@@ -71,6 +71,8 @@ class JobKind(Base):
     """For how long after its acceptance a job is the only one of its payload."""
     replaces: Mapped[bool] = mapped_column(server_default=text("false"))
     """Whether the newest payload of a key takes the place of one that has not begun."""
+    expires_after: Mapped[timedelta | None]
+    """How long after it could run a job is still wanted."""
     registered_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
 
 
@@ -179,6 +181,8 @@ class JobRecord(Base):
     """Where the next slice begins."""
     progress: Mapped[Any | None] = mapped_column(JSONB)
     """How far it had shown to be at the end of its last slice."""
+    expires_at: Mapped[datetime | None]
+    """From when it is not wanted any more; None once it has begun."""
 
 
 class BatchRecord(Base):

@@ -48,6 +48,9 @@ class Policy:
     idempotent by `ctx.idempotency_key`."""
     kept_for: timedelta | None = None
     """How long PostgreSQL keeps a finished job, and with it its id and key; None: forever."""
+    expires_after: timedelta | None = None
+    """How long after it could run first it is still wanted: one that has not begun by then ends as
+    cancelled, with the reason `expired`. One that has begun does not expire."""
     unique_for: timedelta | None = None
     """A payload enqueued again without a key, within this time of its acceptance, is the same job.
     One that is dead or cancelled stands in nobody's way."""
@@ -67,6 +70,8 @@ class Policy:
             raise ValueError("effects is 'inside' or 'outside'")
         if self.snapshot and self.effects == "outside":
             raise ValueError("a snapshot reads the database, effects='outside' holds none: choose")
+        if self.expires_after is not None and self.expires_after <= timedelta():
+            raise ValueError("expires_after is longer than nothing")
         if self.unique_for is not None and not timedelta() < self.unique_for <= UNIQUE_FOR_MAX:
             raise ValueError(f"unique_for is more than 0, and {UNIQUE_FOR_MAX.days} days at most")
         if self.replace and self.unique_for is None:
@@ -116,6 +121,7 @@ def job(  # noqa: PLR0913 - a job's whole policy, by name
     snapshot: bool = False,
     effects: Literal["inside", "outside"] = "inside",
     kept_for: timedelta | None = None,
+    expires_after: timedelta | None = None,
     unique_for: timedelta | None = None,
     replace: bool = False,
     schedules: Sequence[Schedule] = (),
@@ -135,6 +141,7 @@ def job(  # noqa: PLR0913 - a job's whole policy, by name
         snapshot=snapshot,
         effects=effects,
         kept_for=kept_for,
+        expires_after=expires_after,
         unique_for=unique_for,
         replace=replace,
     )

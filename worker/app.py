@@ -367,6 +367,7 @@ def terms_of(job: "Job") -> KindTerms:
         queue=job.policy.queue,
         unique_for=job.policy.unique_for,
         replaces=job.policy.replace,
+        expires_after=job.policy.expires_after,
     )
 
 

@@ -7,6 +7,7 @@ The end of a job has a name in every layer it passes:
 | `Result`, `None` | - | `Finished(completed)` | return value | done |
 | `Rejected` | - | `Finished(rejected)` | `{"rejected": ...}` | done |
 | `Cancel` | - | `Finished(cancelled)` | `JobCancelledError` | done |
+| (not begun before it expired) | - | cancelled, not run | `JobCancelledError` | done |
 | `Continue` | - | `Continued`, in the row | `Retry(defer)` | again |
 | `Snooze` | - | `Later` | `Retry(defer)` | again |
 | lock conflict, statement timeout | `CONFLICT` | `put_back`, at last an attempt | `Retry(defer)` | again |

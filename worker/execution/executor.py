@@ -91,6 +91,8 @@ With the look at the server and the failure's record it stays below the queue's 
 (`arq_adapter.QUEUE_TIMEOUT_MARGIN`), which would otherwise strike where nothing is recorded.
 """
 
+EXPIRED: Final = "expired"
+"""The reason of a job that was cancelled because it had not begun in time."""
 MALFORMED_KIND: Final = "malformed"
 """The kind under which a body is kept that is no job at all."""
 
@@ -278,9 +280,12 @@ class Executor:
             stored = await record.find(delivery.job)
             lacks_row = stored is None and not delivery.by_id
             if lacks_row or (stored is not None and stored.crashes < delivery.crashes):
-                await record.open(delivery.job, delivery.crashes)
+                expires_in = _expires_in(run)
+                await record.open(delivery.job, delivery.crashes, expires_in=expires_in)
                 await session.commit()
                 stored = await record.find(delivery.job)
+            if stored is not None and stored.is_expired and run.tries == 1:
+                return await self._expire(session, delivery)
         if stored is None:
             fault = "there is neither a payload nor a record of this job"
             run.delivery = replace(delivery, by_id=False, fault=fault)
@@ -295,6 +300,14 @@ class Executor:
         run.resume(stored, self.jobs)
         # A lease counts itself until it ends.
         return await self._end_if_deadly(run, stored.crashes - stored.is_leased)
+
+    async def _expire(self, session: "AsyncSession", delivery: "Delivery") -> Outcome:
+        """End a job that has not begun in time."""
+        if not await Record(session).cancel(delivery.job, EXPIRED):
+            return Later(SUPERSEDED_RETRY)
+        await session.commit()
+        outcome = Finished("cancelled", {"reason": EXPIRED})
+        return emit_outcome(self._events, delivery, outcome)
 
     async def _end_if_deadly(self, run: Run, died: int) -> Outcome | None:
         if died < CRASHES_MAX:
@@ -396,7 +409,19 @@ class Executor:
 def _needs_its_row(run: Run) -> bool:
     """Return whether a try begins with the job's row; a newer payload may stand there."""
     replaces = run.job is not None and run.job.policy.replace
-    return run.delivery.needs_its_row or run.tries > 1 or replaces
+    return run.delivery.needs_its_row or run.tries > 1 or replaces or _expires_in(run) is not None
+
+
+def _expires_in(run: Run) -> timedelta | None:
+    """Return how long ago a job that comes for the first time has expired; None if it has not.
+
+    By this process's clock: its row, if there was one before, knows better.
+    """
+    wanted = None if run.job is None else run.job.policy.expires_after
+    if wanted is None or run.delivery.try_number > 1 or run.delivery.crashes:
+        return None
+    left = wanted - timedelta(seconds=run.delivery.wait_s)
+    return left if left <= timedelta() else None
 
 
 def _not_due(job: "Job | None", stored: "Stored") -> Later | None:

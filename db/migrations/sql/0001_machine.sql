@@ -44,6 +44,8 @@ CREATE TABLE job_kinds (
   queue text NOT NULL DEFAULT 'default',
   unique_for interval,
   replaces boolean NOT NULL DEFAULT false,
+  -- How long after it could run a job is still wanted.
+  expires_after interval,
   registered_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
@@ -87,6 +89,8 @@ CREATE TABLE jobs (
   slices integer NOT NULL DEFAULT 0,
   cursor jsonb,
   progress jsonb,
+  -- From when it is not wanted any more; null once it has begun.
+  expires_at timestamptz,
   CONSTRAINT jobs_finished_check CHECK ((state = 'queued') = (finished_at IS NULL))
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
 CREATE UNIQUE INDEX jobs_kind_key_key ON jobs (kind, key) WHERE key IS NOT NULL;
@@ -405,10 +409,10 @@ BEGIN
   END IF;
   replaced := false;
   LOOP
-    INSERT INTO {schema}.jobs AS j (id, kind, key, unique_hash, payload, queue, run_at,
+    INSERT INTO {schema}.jobs AS j (id, kind, key, unique_hash, payload, queue, run_at, expires_at,
                                      traceparent, batch_id, parent_id)
       VALUES (coalesce(p_id, {schema}.new_id()), p_kind, p_key, payload_hash, p_payload,
-              terms.queue, due,
+              terms.queue, due, due + terms.expires_after,
               -- A caller's context for tracing is 55 characters; anything long is none.
               CASE WHEN length(p_traceparent) <= 200 THEN p_traceparent END,
               p_batch, p_parent)
@@ -442,6 +446,7 @@ BEGIN
     UPDATE {schema}.jobs AS j
       SET payload = p_payload, payload_check = hashtextextended(p_payload::text, 0),
           run_at = least(due, j.enqueued_at + terms.unique_for),
+          expires_at = least(due, j.enqueued_at + terms.unique_for) + terms.expires_after,
           attempts = 0, conflicts = 0, crashes = 0, blocked_since = NULL, blocked_by = NULL,
           leased_by = NULL
       WHERE j.id = stored.id AND j.state = 'queued'
