@@ -172,6 +172,8 @@ class Audit:
         self._session = session
         self._rules = rules
         self._counted = counted
+        self.step = "its snapshot"
+        """What it is busy with, in a few words."""
 
     async def run(self) -> Report:
         """Check every rule; the session must have been opened as a snapshot."""
@@ -179,6 +181,7 @@ class Audit:
         limit_ms = int(AUDIT_TIMEOUT / timedelta(milliseconds=1))
         await session.execute(SET_LIMITS, {"limit_ms": str(limit_ms)})
         await lift_limits(session, AUDIT_TIMEOUT)
+        self.step = "the count of jobs"
         by_state = {row.state: row.jobs for row in await session.execute(BY_STATE)}
         jobs = {"accepted": sum(by_state.values()), **by_state}
         counts = {table: await self._count(table) for table in self._counted}
@@ -190,9 +193,11 @@ class Audit:
         return await self.run()
 
     async def _count(self, table: str) -> int:
+        self.step = f"the count of {table}"
         query = text(f"SELECT count(*) FROM {table}")  # noqa: S608 - a name from this code
         return await self._session.scalar(query) or 0
 
     async def _find(self, rule: Rule) -> Finding:
+        self.step = f"the rule {rule.name}"
         broken = await rule.check(self._session)
         return Finding(rule.name, rule.meaning, broken.count, broken.ids)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from db.audit import Report
 from db.store import Store
+from worker.cli._alive import still_working
 from worker.cli._connections import open_connections
 from worker.cli._options import command_line
 from worker.tables import json_text, lines_cell
@@ -38,7 +39,9 @@ def run(as_json: Json = False) -> None:  # noqa: FBT002 - a flag of the command 
 
 async def _audit() -> Report:
     async with open_connections("audit") as opened, opened.sessions() as session:
-        return await Store(session).audit.run_in_snapshot()
+        audit = Store(session).audit
+        async with still_working(lambda: audit.step):
+            return await audit.run_in_snapshot()
 
 
 def show(report: Report, console: Console) -> None:

@@ -16,6 +16,7 @@ from worker.cli._options import command_line
 app = command_line()
 
 PORT_DEFAULT: Final = "8089"
+PORT_MAX: Final = 65_535
 ANSWER_MAX_S: Final = 3.0
 ANYWHERE: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound
 OK: Final = b"200"
@@ -55,7 +56,10 @@ def _address() -> tuple[str, int]:
     """Return where the local worker's health server is, by the worker's own settings."""
     given = {**_env_file(), **os.environ}
     host = given.get("TELLER_HEALTH_HOST", "127.0.0.1")
-    return ANYWHERE.get(host, host), int(given.get("TELLER_HEALTH_PORT") or PORT_DEFAULT)
+    port = given.get("TELLER_HEALTH_PORT") or PORT_DEFAULT
+    if not (port.isascii() and port.isdigit() and int(port[:6]) <= PORT_MAX):
+        _fail(f"TELLER_HEALTH_PORT is a number from 0 to {PORT_MAX}, not {port[:20]!r}")
+    return ANYWHERE.get(host, host), int(port)
 
 
 def _env_file() -> dict[str, str]:

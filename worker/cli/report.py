@@ -26,6 +26,9 @@ from worker.execution.outcome import Finished, Later
 from worker.monitoring.events import Events
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import timedelta
+
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
     from jobs._progress import ShowProgress
@@ -95,15 +98,16 @@ async def _build(request: dict[str, Any], to: str | None) -> str | None:
         open_services(opened.settings, opened.sessions, reports_url=to) as services,
     ):
         delivery = with_payload(await _delivery(opened.sessions), request)
+        waits = Waits()
         with _bar() as bar:
             show = _shown_in(bar)
             executor = Executor(
-                *(opened.engine, Events()),
+                *(opened.engine, Events(waits.note)),
                 open_store=Store,
                 services=services,
                 progress_of=lambda _job_id: show,
             )
-            return await _run(executor, delivery)
+            return await _run(executor, delivery, waits)
 
 
 async def _delivery(sessions: "async_sessionmaker[AsyncSession]") -> Delivery:
@@ -113,7 +117,27 @@ async def _delivery(sessions: "async_sessionmaker[AsyncSession]") -> Delivery:
     return Delivery(JobRef(uuid4(), KIND, "null", now), try_number=1)
 
 
-async def _run(executor: Executor, delivery: Delivery) -> str | None:
+class Waits:
+    """What a job waits for, by the events of its runs; each thing is told once."""
+
+    def __init__(self) -> None:
+        self._why = self._told = ""
+
+    def note(self, name: str, fields: "Mapping[str, Any]") -> None:
+        """Note an event: the subscriber of the executor's."""
+        cause = fields.get("blocked_by") or fields.get("sqlstate") or fields.get("trouble")
+        if name.startswith("job.") and cause is not None:
+            self._why = str(cause)
+
+    def tell(self, delay: "timedelta") -> None:
+        """Tell a person that the job does not go on before `delay`, and why."""
+        why, self._why = self._why or "transactions in flight", ""
+        if why != self._told:
+            self._told = why
+            tell(f"not yet: waits for {why}, tries again in {delay.total_seconds():.0f} s")
+
+
+async def _run(executor: Executor, delivery: Delivery, waits: Waits) -> str | None:
     for number in range(1, TRIES_MAX + 1):
         outcome = await executor.run(registry()[KIND], replace(delivery, try_number=number))
         match outcome:
@@ -124,10 +148,11 @@ async def _run(executor: Executor, delivery: Delivery) -> str | None:
                 tell(f"{code}: {message}")
                 return None
             case Later(delay):
+                waits.tell(delay)
                 await asyncio.sleep(delay.total_seconds())
             case _:
                 break
-    sys.stderr.write(f"not yet: a worker goes on with job {delivery.job.id}\n")
+    tell(f"not yet: a worker goes on with job {delivery.job.id}")
     return None
 
 

@@ -262,6 +262,15 @@ async def test_a_check_says_that_health_is_switched_off(environment):
     assert (code, "set TELLER_HEALTH_PORT" in said) == (1, True)
 
 
+@pytest.mark.parametrize("port", ["http", "65536", "-1", "8089x", "٨٠٨٩", "9" * 5_000])
+async def test_a_check_says_what_is_wrong_with_a_port(environment, port):
+    code, said = check({**environment, "TELLER_HEALTH_PORT": port})
+
+    assert code == 1
+    assert said.count("\n") == 1
+    assert said.startswith("error: TELLER_HEALTH_PORT is a number from 0 to 65535, not ")
+
+
 async def test_a_check_finds_the_port_in_the_env_file_as_the_worker_does(
     environment, tmp_path, unused_tcp_port
 ):

@@ -7,6 +7,7 @@ import typer
 from pydantic_core import from_json
 
 from jobs import Cancel, Client, ClientError, JobDeadError, Rejected, Result, parse_payload
+from worker.cli._alive import still_working
 from worker.cli._connections import open_connections
 from worker.cli._options import UsageError, standard_input
 from worker.cli.enqueue.lines import STDIN
@@ -51,7 +52,11 @@ async def enqueue_one(
             async with client:
                 job = await client.enqueue(payload, key=key, run_at=run_at)
                 typer.echo(f"{job.id}{'  (was there already)' if job.duplicate else ''}")
-                return _print_answer(await job.result(WAIT_MAX_S)) if wait else DONE
+                if not wait:
+                    return DONE
+                async with still_working(lambda: f"the end of job {job.id}"):
+                    answer = await job.result(WAIT_MAX_S)
+                return _print_answer(answer)
         except JobDeadError as error:
             tell(str(error))
             return NOT_DONE
