@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 from uuid import UUID, uuid4
 
-from ._context import Context, FollowUp
+from ._context import Context, FollowUp, NewBatch
 from ._decisions import Cancel, Rejected, Snooze
 from ._payload import Payload, Result, payload_json
 from ._registry import registry
@@ -41,6 +41,8 @@ class Run:
     """As its callers would get it: a result has been JSON in between."""
     follow_ups: Sequence[FollowUp]
     """What it enqueued; empty where the answer keeps nothing that the handler wrote."""
+    batches: Sequence[NewBatch] = ()
+    """What batches it opened; none where the answer keeps nothing that the handler wrote."""
     progress: Sequence[Progress] = field(default_factory=list)
 
     def enqueued(self, payload: type[P]) -> list[P]:
@@ -92,7 +94,9 @@ async def perform(  # noqa: PLR0913 - what a handler finds in its context, by na
     received = job.payload.model_validate_json(payload_json(payload))
     answer = _as_callers_get_it(await job.handler(ctx, received))
     keeps = answer is None or isinstance(answer, Result)
-    return Run(answer, tuple(ctx.follow_ups) if keeps else (), shown)
+    if not keeps:
+        return Run(answer, (), (), shown)
+    return Run(answer, tuple(ctx.follow_ups), tuple(ctx.batches), shown)
 
 
 def _as_callers_get_it(answer: object) -> Result | Rejected | Snooze | Cancel | None:

@@ -206,6 +206,15 @@ async def test_a_job_that_is_over_leaves_its_key_to_a_new_one(client, sessions, 
     assert (await row_of(sessions, second)).key == address
 
 
+async def test_a_job_that_has_gone_on_in_slices_has_begun(client, sessions, address):
+    first = await client.enqueue(a_copy(address, 3), key=address)
+    await change(sessions, first, slices=1)
+    second = await client.enqueue(a_copy(address, 4), key=address)
+
+    assert second.created
+    assert (await row_of(sessions, first)).payload["pages"] == 3
+
+
 async def test_other_kinds_refuse_another_payload_under_a_key(client):
     key = uuid.uuid4().hex
     await client.enqueue(a_letter(1), key=key)

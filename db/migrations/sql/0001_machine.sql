@@ -431,7 +431,7 @@ BEGIN
     CONTINUE WHEN NOT FOUND;
     EXIT WHEN stored.id = p_id OR terms.unique_for IS NULL;
     IF (CASE
-      WHEN terms.replaces THEN stored.state <> 'queued'
+      WHEN terms.replaces THEN stored.state <> 'queued' OR stored.slices > 0
       WHEN p_key IS NOT NULL THEN false
       ELSE stored.state IN ('dead', 'cancelled') OR stored.payload <> p_payload
         OR stored.enqueued_at <= clock_timestamp() - terms.unique_for
@@ -449,7 +449,7 @@ BEGIN
           expires_at = least(due, j.enqueued_at + terms.unique_for) + terms.expires_after,
           attempts = 0, conflicts = 0, crashes = 0, blocked_since = NULL, blocked_by = NULL,
           leased_by = NULL
-      WHERE j.id = stored.id AND j.state = 'queued'
+      WHERE j.id = stored.id AND j.state = 'queued' AND j.slices = 0
       RETURNING j.* INTO stored;
     replaced := FOUND;
     EXIT WHEN replaced;
