@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from jobs import Cancel, Rejected, registry
-from jobs.testing import perform
+from jobs import Cancel, Continue, Rejected, registry
+from jobs import testing as module
+from jobs.testing import EndlessJobError, perform, perform_to_end
 from tests.letters import SendLetter, a_letter, file
 
 pytestmark = pytest.mark.usefixtures("letters")
@@ -105,6 +106,32 @@ async def test_an_answer_that_no_worker_takes_is_refused(monkeypatch):
 
     with pytest.raises(TypeError, match="a Result or a decision, not int"):
         await perform(a_letter())
+
+
+async def test_a_job_in_slices_goes_on_from_its_own_cursor_to_its_end(monkeypatch):
+    async def handler(ctx, _payload):
+        done = ctx.cursor or {"pages": 0}
+        return Continue({"pages": done["pages"] + 1}) if done["pages"] < 3 else Cancel("printed")
+
+    patch(monkeypatch, handler)
+
+    runs = await perform_to_end(a_letter())
+
+    assert [run.answer for run in runs] == [
+        *(Continue({"pages": page}) for page in (1, 2, 3)),
+        Cancel("printed"),
+    ]
+
+
+async def test_a_job_without_an_end_is_told(monkeypatch):
+    async def handler(_ctx, _payload):
+        return Continue(None)
+
+    patch(monkeypatch, handler)
+    monkeypatch.setattr(module, "SLICES_MAX", 3)
+
+    with pytest.raises(EndlessJobError, match="send_letter is not at its end after 3 slices"):
+        await perform_to_end(a_letter())
 
 
 def patch(monkeypatch, handler):
