@@ -494,6 +494,14 @@ async def test_without_redis_it_fires_all_the_same(client, sessions):
     assert (await batch.status()).state == "fired"
 
 
+async def test_workers_without_redis_run_it_to_its_end(client, database_url):
+    async with running_worker(database_url, "redis://127.0.0.1:1"):
+        batch = await client.batch(letters(5, uuid.uuid4().hex), then=CountBatch())
+        answer = await batch.result(timeout=ENOUGH_S)
+
+    assert answer == BatchCounted(completed=5, rejected=0, dead=0, cancelled=0)
+
+
 async def test_thousands_of_members_share_no_row(client, sessions):
     """Two members end in open transactions side by side: neither waits for the other."""
     batch = await client.batch(letters(MANY), then=CountBatch())
