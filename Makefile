@@ -89,7 +89,7 @@ fuzz: $(STAMP) ## 100,000 hostile messages, and a healthy job every hundredth
 matrix: $(STAMP) ## the tests that speak to PostgreSQL, on 14 to 17 (another: ARGS="18", all: ARGS="14 --all")
 	@$(PY) -m tests.matrix $(ARGS)
 
-mutants: $(STAMP) ## plant 15 bugs, one at a time: does a test see each?
+mutants: $(STAMP) ## plant bugs, one at a time: does a test see each?
 	@$(PY) -m tests.mutations $(ARGS)
 
 without-bank: $(STAMP) ## delete the bank from a copy: do the machine's tests pass there?

@@ -1,4 +1,4 @@
-"""The fifteen planted bugs: each a small change to our own code, and the tests that must see it."""
+"""The planted bugs: each a small change to our own code, and the tests that must see it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -387,5 +387,34 @@ MUTANTS = (
             ),
         ),
         ("tests/worker/maintenance/test_quarantine.py",),
+    ),
+    Mutant(
+        "a bell that cannot be rung costs a client its answer",
+        "jobs/_wire.py",
+        (("redis.pcall('ZADD', KEYS[2], 0, 'ring')", "redis.call('ZADD', KEYS[2], 0, 'ring')"),),
+        ("tests/jobs/test_wire.py",),
+    ),
+    Mutant(
+        "a function's name may be longer than an index takes",
+        "worker/execution/serializer.py",
+        (
+            (
+                'len(job["f"].encode()) <= KIND_BYTES_MAX',
+                'len(job["f"].encode()) <= len(job["f"]) * 4',
+            ),
+        ),
+        ("tests/worker/execution/test_serializer.py",),
+    ),
+    Mutant(
+        "a count of drops that is none ends the claim of all",
+        "worker/loop/lua/prelude.lua",
+        (("redis.pcall('HINCRBY', key,", "redis.call('HINCRBY', key,"),),
+        DATA_TESTS,
+    ),
+    Mutant(
+        "a mark without an end holds up every rebuild",
+        "worker/maintenance/relay.py",
+        ((" and redis.call('TTL', KEYS[1]) >= 0 then", " then"),),
+        ("tests/worker/maintenance/test_relay_flush.py",),
     ),
 )
