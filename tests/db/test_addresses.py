@@ -1,5 +1,6 @@
 """Every way that libpq's URLs lead to a server: hosts, sockets, IPv6, passwords, certificates."""
 
+import asyncio
 import socket
 import subprocess
 import tempfile
@@ -7,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 
@@ -84,6 +86,15 @@ def certificates(tmp_path_factory):
     return folder
 
 
+async def make_roles(sockets, port):
+    owner = await asyncpg.connect(host=sockets, port=port, user="postgres", database="postgres")
+    quoted = PASSWORD.replace("'", "''")
+    await owner.execute("CREATE ROLE certified LOGIN; CREATE ROLE open LOGIN")
+    await owner.execute(f"CREATE ROLE guarded LOGIN PASSWORD '{quoted}'")
+    await owner.execute('CREATE DATABASE "we ird"')
+    await owner.close()
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, certificates):
     versions.fetched(versions.postgres, WITH_TLS)
@@ -91,19 +102,7 @@ def server(tmp_path_factory, certificates):
     with tempfile.TemporaryDirectory(prefix="pg-", dir="/tmp") as sockets:
         running = Guarded(tmp_path_factory.mktemp("guarded"), certificates, sockets)
         with running:
-            quoted = PASSWORD.replace("'", "''")
-            command = (
-                "CREATE ROLE certified LOGIN; CREATE ROLE open LOGIN; "
-                f"CREATE ROLE guarded LOGIN PASSWORD '{quoted}'; CREATE DATABASE \"we ird\""
-            )
-            by_socket = f"host={sockets} port={running.port} user=postgres dbname=postgres"
-            for statement in command.split("; "):
-                subprocess.run(
-                    ["psql", by_socket, "--command", statement],
-                    check=True,
-                    capture_output=True,
-                    timeout=60,
-                )
+            asyncio.run(make_roles(sockets, running.port))
             yield running
 
 
