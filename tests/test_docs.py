@@ -7,11 +7,17 @@ import signal
 import subprocess
 import sys
 import tomllib
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+from unittest.mock import AsyncMock
+from uuid import uuid4
 
 import pytest
 import redis
 
+import jobs
 from worker.__main__ import command_files
 
 PROJECT = Path(__file__).parents[1]
@@ -72,6 +78,27 @@ def test_the_job_in_the_readme_is_the_job_in_the_code():
     shown = blocks(README, "python")[0]
 
     assert shown.strip() in (PROJECT / "jobs/transfer_funds.py").read_text()
+
+
+async def test_the_examples_of_the_page_on_writing_jobs_run():
+    page: dict[str, Any] = {**vars(jobs), "ClassVar": ClassVar, "timedelta": timedelta}
+    for example in blocks(PROJECT / "docs/writing-jobs.md", "python"):
+        exec(example, page)
+    services = SimpleNamespace(post=AsyncMock())
+
+    def context(**facts):
+        now = datetime.now(UTC)
+        return jobs.Context(uuid4(), 1, now, store=None, services=services, **facts)  # type: ignore[arg-type]
+
+    paying, telling = context(), context()
+    await page["pay_order"](paying, page["PayOrder"](order=7))
+    await page["announce"](telling, page["Announce"](text="hello"))
+
+    assert [one.request.key for one in paying.follow_ups] == ["order-7"]
+    assert await page["count_to"](context(), page["CountTo"](number=150)) == jobs.Continue(100)
+    assert await page["count_to"](context(cursor=100), page["CountTo"](number=150)) is None
+    services.post.assert_awaited_once_with("hello", idempotency_key=str(telling.job_id))
+    assert page["POLICY"].retry.final == (PermissionError,)
 
 
 def test_the_version_has_its_place_in_the_changelog():
