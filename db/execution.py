@@ -124,8 +124,9 @@ FIND = text("""
     SELECT id, kind, state, CAST(payload AS text) AS payload_json, result, enqueued_at, crashes,
            leased_by IS NOT NULL AS is_leased, attempts, conflicts, blocked_by,
            run_at - clock_timestamp() AS waits,
-           coalesce(CAST(extract(epoch FROM clock_timestamp() - blocked_since) AS float8), 0)
-             AS blocked_s,
+           CASE WHEN blocked_by IS NULL OR blocked_by = 'paused' THEN CAST(0 AS float8)
+                ELSE CAST(extract(epoch FROM clock_timestamp() - blocked_since) AS float8)
+           END AS blocked_s,
            slices, cursor,
            -- A lease counts itself until it ends.
            state = 'queued' AND crashes <= CAST(leased_by IS NOT NULL AS integer)

@@ -164,6 +164,7 @@ class Options:
             *(settings, sessions, events, kinds),
             is_draining=partial(_is_draining, worker),
             redis_trouble=partial(_redis_trouble, worker, relays, ctx["redis"]),
+            slots_taken=partial(_slots_taken, worker, queues),
         )
         pauses = PauseKeeper(sessions, worker, queues, events, health.state)
         health.start()
@@ -282,6 +283,13 @@ async def wait_for_database(check: "Callable[[], Awaitable[None]]", events: Even
 def _is_draining(worker: TellerWorker | None) -> bool:
     """Return whether the worker takes no more jobs; arq's stock loop (None) does not say."""
     return worker is not None and not worker.allow_pick_jobs
+
+
+def _slots_taken(worker: TellerWorker | None, queues: "Mapping[str, str]") -> dict[str, int]:
+    """Return how many slots of each queue are taken, by its name; arq's stock loop does not say."""
+    if worker is None:
+        return {}
+    return {name: worker.queues[key].taken_count for key, name in queues.items()}
 
 
 def _refuses(relays: "Sequence[Relay]") -> bool:

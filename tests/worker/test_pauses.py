@@ -149,7 +149,13 @@ async def test_health_tells_who_paused_what_and_why_and_alerts_leave_it_out(
         await Client(redis, sessions=pauses).enqueue(
             a_letter(), run_at=datetime.now(UTC) - timedelta(hours=1)
         )
-        state = worker.ctx["teller_health"].state
+        health = worker.ctx["teller_health"]
+        state = health.state
+        assert state.queues() == {"default": {"slots": 1, "taken": 0, "paused": True}}
+        shown = health.metrics.exposition().decode()
+        assert 'teller_paused{target="queue:default"} 1.0' in shown
+        assert 'teller_queue_slots{queue="default"} 1.0' in shown
+        assert 'teller_queue_slots_taken{queue="default"} 0.0' in shown
         assert state.warnings() == ["queue default is paused by ada: the printer burns"]
         async with pauses() as session:
             waiting = await backlog(session)

@@ -17,7 +17,7 @@ from worker.execution import serializer
 from worker.maintenance import relay as relay_module
 from worker.maintenance.relay import Relay
 from worker.monitoring.events import Events
-from worker.settings import Settings
+from worker.settings import Settings, chosen_queues
 
 DEADLINE_S = 60
 DEFAULT, REPORTS = "arq:queue", "arq:queue:reports"
@@ -191,3 +191,36 @@ async def test_a_cancel_reaches_a_job_in_its_queue(sessions, redis, press):
     assert await job.status() == "queued"
     await put(redis, [queued_job("other", "send_letter", "{}", None)])
     assert await redis.zrange(DEFAULT, 0, -1) == [b"other"]
+
+
+def settings_of(**options):
+    return Settings(DATABASE_URL="postgresql://h/d", REDIS_URL="redis://h", **options)
+
+
+def test_a_command_chooses_queues_and_the_settings_their_slots():
+    assert chosen_queues("reports", "default=16,reports=2") == "reports=2"
+    assert chosen_queues("mail,reports=7", "default=16,reports=2") == "mail,reports=7"
+
+
+@pytest.mark.parametrize(
+    ("queues", "said"),
+    [
+        ("default=0", "from 1 to 1000"),
+        ("default=many", "from 1 to 1000"),
+        ("Reports=1", "lower-case"),
+        ("default=1,,mail=1", "lower-case"),
+        ("default=1,default=2", "twice"),
+        ("bell=1", "a key beside each queue"),
+        ("default=900,reports=900", "more than 1000"),
+    ],
+)
+def test_queues_that_cannot_be_served_are_refused_with_the_reason(queues, said):
+    with pytest.raises(ValueError, match=said):
+        settings_of(queues=queues)
+
+
+def test_a_queue_without_a_number_has_the_slots_of_one_process():
+    assert settings_of(concurrency=5).slots == {"default": 5}
+    settings = settings_of(concurrency=5, queues="default, reports=2")
+    assert settings.slots == {"default": 5, "reports": 2}
+    assert settings.pool_size == 5 + 2 + 4

@@ -15,7 +15,7 @@ from worker.monitoring.metrics import Metrics, Process
 from worker.monitoring.state import WorkerState
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -36,6 +36,7 @@ class Health:
         *,
         is_draining: "Callable[[], bool]",
         redis_trouble: "Callable[[], Awaitable[str | None]]",
+        slots_taken: "Callable[[], Mapping[str, int]]" = dict,
     ) -> None:
         """Prepare; nothing runs before `start`.
 
@@ -46,11 +47,14 @@ class Health:
             kinds: of job that this process runs.
             is_draining: returns whether the worker takes no more jobs.
             redis_trouble: returns what is wrong with Redis, a word of `servers.py`, or None.
+            slots_taken: returns how many slots of each queue are taken, by its name.
         """
         kinds = list(kinds)
         self._settings = settings
         self._events = events
-        self.state = WorkerState(is_draining=is_draining)
+        self.state = WorkerState(
+            is_draining=is_draining, slots=settings.slots, slots_taken=slots_taken
+        )
         self._loop_lag = LoopLag()
         self._backlog = BacklogMonitor(sessions, on_fleet=self._note_queues)
         self._heartbeat = Heartbeat(

@@ -172,6 +172,31 @@ SERVER_TROUBLE: Final = (
     "1 for what is wrong with a server at the moment, in a word; nothing where nothing is.",
     ("server", "trouble"),
 )
+PAUSED: Final = (
+    "paused",
+    "1 for each kind of job (`kind:…`) and queue (`queue:…`) that is paused.",
+    ("target",),
+)
+QUEUE_SLOTS: Final = ("queue_slots", "Jobs of a queue at a time in this process.", ("queue",))
+QUEUE_TAKEN: Final = (
+    "queue_slots_taken",
+    "Slots of a queue in this process in which a job runs.",
+    ("queue",),
+)
+QUEUE_RUNNABLE: Final = (
+    "queue_jobs_runnable",
+    "Jobs of a queue that could run now, or do.",
+    ("queue",),
+)
+QUEUE_AGE: Final = (
+    "queue_oldest_runnable_age_seconds",
+    "How long the oldest unfinished job of a queue could have run.",
+    ("queue",),
+)
+LABELLED: Final = (
+    *(BLOCKED, SERVER_TROUBLE, PAUSED),
+    *(QUEUE_SLOTS, QUEUE_TAKEN, QUEUE_RUNNABLE, QUEUE_AGE),
+)
 BUILD: Final = ("build", "The code that runs.")
 SNAPSHOT_AGE: Final = (
     "backlog_age_seconds",
@@ -205,8 +230,7 @@ def describe_metrics() -> list[Described]:
         Described(PREFIX + name, "gauge", (), meaning) for name, meaning in [*gauges, SNAPSHOT_AGE]
     ]
     read += [
-        Described(PREFIX + name, "gauge", labels, meaning)
-        for name, meaning, labels in (BLOCKED, SERVER_TROUBLE)
+        Described(PREFIX + name, "gauge", labels, meaning) for name, meaning, labels in LABELLED
     ]
     build = Described(f"{PREFIX}{BUILD[0]}_info", "info", ("version",), BUILD[1])
     return sorted([*counted, *read, build])
@@ -240,10 +264,16 @@ class _Gauges(Collector):
         yield _labelled(
             SERVER_TROUBLE, {(name, word): 1 for name, word in troubles.items() if word}
         )
+        yield _labelled(PAUSED, {(pause.target,): 1 for pause in state.pauses})
+        yield _labelled(QUEUE_SLOTS, {(name,): slots for name, slots in state.slots.items()})
+        yield _labelled(QUEUE_TAKEN, {(name,): n for name, n in state.slots_taken().items()})
         backlog = self._process.backlog
         if backlog.last is not None:
             yield from _read(BACKLOG_GAUGES, backlog.last)
             yield _labelled(BLOCKED, self._blocked(backlog.last))
+            queues = backlog.last.backlog.queues
+            yield _labelled(QUEUE_RUNNABLE, {(one.queue,): one.runnable for one in queues})
+            yield _labelled(QUEUE_AGE, {(one.queue,): one.oldest_runnable_age_s for one in queues})
             yield _gauge(*SNAPSHOT_AGE, backlog.age_s() or 0.0)
 
     def _blocked(self, last: "Snapshot") -> dict[tuple[str, ...], float]:

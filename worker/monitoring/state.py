@@ -5,12 +5,12 @@ Written by the event loop, read by the health thread: single attributes, no lock
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from worker.monitoring.servers import EVICTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from db.pauses import Pause
 
@@ -28,6 +28,10 @@ class WorkerState:
     started: bool = False
     stopped: bool = False
     is_draining: "Callable[[], bool]" = field(default=lambda: False)
+    slots: "Mapping[str, int]" = field(default_factory=dict)
+    """Jobs at a time of each queue that this process serves, by name."""
+    slots_taken: "Callable[[], Mapping[str, int]]" = field(default=dict)
+    """Returns how many of them are taken; arq's stock loop does not say."""
     redis_trouble: str | None = None
     """What is wrong with Redis, a word of `servers.py`."""
     other_queues: tuple[str, ...] = ()
@@ -94,6 +98,14 @@ class WorkerState:
         if self.postgres_trouble is not None:
             reasons.append(f"postgresql {self.postgres_trouble}")
         return reasons
+
+    def queues(self) -> "dict[str, dict[str, Any]]":
+        """Return the slots of each queue, how many are taken, and whether the queue is paused."""
+        taken, paused = self.slots_taken(), {pause.target for pause in self.pauses}
+        return {
+            name: {"slots": slots, "taken": taken.get(name), "paused": f"queue:{name}" in paused}
+            for name, slots in self.slots.items()
+        }
 
     def warnings(self) -> list[str]:
         """Return what somebody should mend though this process works."""

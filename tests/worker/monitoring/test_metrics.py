@@ -42,6 +42,15 @@ FIELDS = {
     "slot": 0,
     "exit_code": 1,
     "restart_in_s": 0.5,
+    "slices": 2,
+    "open_s": 3.0,
+    "dead": 1,
+    "members": 3,
+    "batch_id": "0198c0de-0000-7000-8000-000000000000",
+    "moved_to": "arq:queue:spoiled",
+    "target": "queue:reports",
+    "by": "ada",
+    "reason": "month end",
     "address": "('127.0.0.1', 8089)",
 }
 
@@ -73,9 +82,14 @@ teller_jobs_scheduled
 teller_jobs_unrecorded_total kind
 teller_jobs_waits_for_environment_total blocked_by kind
 teller_jobs_waits_for_worker_total
+teller_paused target
 teller_postgresql_up
 teller_quarantine_entries
+teller_queue_jobs_runnable queue
+teller_queue_oldest_runnable_age_seconds queue
 teller_queue_quarantined_total
+teller_queue_slots queue
+teller_queue_slots_taken queue
 teller_redis_losses_total
 teller_redis_up
 teller_relay_lag_seconds

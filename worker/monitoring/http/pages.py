@@ -95,6 +95,7 @@ class Pages:
                 "mode": state.mode,
                 "draining": state.draining,
                 "jobs_running": state.jobs_running,
+                "queues": state.queues(),
                 "postgresql_up": state.postgres_up,
                 "postgresql_trouble": state.postgres_trouble,
                 "redis_up": state.redis_up,
@@ -111,9 +112,17 @@ class Pages:
     def _warnings(self) -> list[str]:
         """Return what somebody should mend: here, and for kinds of job that are blocked."""
         snapshot = self.backlog.last
-        blocked = () if snapshot is None else snapshot.backlog.blocked
+        if snapshot is None:
+            return self.state.warnings()
+        blocked = snapshot.backlog.blocked
+        served = {queue for worker in snapshot.fleet if worker.works for queue in worker.queues}
         return [
             *self.state.warnings(),
+            *(
+                f"jobs of the queue {one.queue} wait, and no worker serves it"
+                for one in snapshot.backlog.queues
+                if one.runnable and one.queue not in served
+            ),
             *(f"{one.kind} is blocked by {one.cause}" for one in blocked if one.cause != PAUSED),
         ]
 
