@@ -82,6 +82,10 @@ COMPLETED = text("""
 
 QUEUED = text("SELECT count(*) FROM jobs WHERE state = 'queued'")
 
+QUEUED_FOLLOW_UPS = text("""
+    SELECT count(*) FROM jobs WHERE parent_id = :parent AND state = 'queued'
+""")
+
 ENDED_OTHERWISE = text("""
     SELECT count(*) FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[])) AS wanted (id, state)
     LEFT JOIN jobs ON jobs.id = wanted.id
@@ -124,6 +128,12 @@ async def completed(session: "AsyncSession", prefix: str) -> Sequence[Job]:
     """Return the completed jobs whose keys begin with `prefix`, in order of acceptance."""
     rows = await session.execute(COMPLETED, {"prefix": prefix})
     return [Job(*row) for row in rows]
+
+
+async def queued_follow_ups(session: "AsyncSession", parent: UUID) -> int:
+    """Count the jobs that another has enqueued and that are not final."""
+    found: int = await session.scalar(QUEUED_FOLLOW_UPS, {"parent": parent})
+    return found
 
 
 async def queued(session: "AsyncSession") -> int:

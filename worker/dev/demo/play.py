@@ -19,6 +19,7 @@ from jobs.build_report import BuildReport
 from jobs.create_user import CreateUser
 from worker.app import create_worker
 from worker.dev import workload
+from worker.dev.demo.pay_day import pay_day
 from worker.dev.demo.summary import Summary
 from worker.dev.workload import LOOK_EVERY_S, Connections, Mix, StandstillTimer, Wallet
 
@@ -140,6 +141,7 @@ async def _acts(stage: Stage, started_at: float) -> Summary:
     await stage.enqueue("payments", _payments(stage, wallets))
     await _deliver_again(stage)
     await stage.finish("payments")
+    paid = await pay_day(stage.connections, stage.prefix(), wallets)
     final = await stage.run_jobs("reports", _reports(stage.prefix("report-"), wallets[0]))
     async with sessions() as session:
         audited = await Store(session).audit.run_in_snapshot()
@@ -152,6 +154,7 @@ async def _acts(stage: Stage, started_at: float) -> Summary:
         events=dict(stage.events),
         balances=balances,
         audit=audited,
+        pay_day=paid,
         reports=[job.result["url"] for job in reports],
         seconds=time.monotonic() - started_at,
     )
@@ -219,7 +222,7 @@ async def _worker(settings: "Settings") -> "AsyncIterator[Counter[str]]":
     def count(name: str, _fields: dict[str, Any]) -> None:
         events[name] += 1
 
-    quiet = settings.model_copy(update={"log_level": "ERROR"})
+    quiet = settings.model_copy(update={"log_level": "ERROR", "webhook_private": "allowed"})
     worker = create_worker(quiet, handle_signals=False, subscribers=[count])
     running = asyncio.create_task(worker.async_run())
     try:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from db.audit import Report
     from db.dev import Tally
+    from worker.dev.demo.pay_day import PayDay
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Summary:
     balances: dict[str, int]
     """Σ balance by currency over the whole ledger, in minor units."""
     audit: "Report"
+    pay_day: "PayDay"
     reports: Sequence[str]
     seconds: float
 
@@ -57,6 +59,12 @@ def show(summary: Summary, console: "Console") -> None:
         f"{summary.events.get('job.run_again', 0):,} tries rolled back by a conflict and run again"
     )
     console.print(_sums(summary))
+    day = summary.pay_day
+    console.print(
+        f"pay day: a batch of {day.paid + day.rejected} salaries, {day.rejected} of them rejected, "
+        f"and its report; {day.dividends} dividends in slices; {day.told} webhook with a "
+        "signature that fits"
+    )
     for url in summary.reports:
         console.print(f"report  {url}", soft_wrap=True)
     verdict = "[bold green]the books balance, nothing is missing[/]"
