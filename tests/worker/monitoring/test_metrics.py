@@ -116,7 +116,7 @@ def metrics():
 
 
 def emit(metrics, name, **changes):
-    metrics.count(name, {field: FIELDS[field] for field in EVENTS[name].fields} | changes)
+    metrics.count(name, {field: FIELDS.get(field, 1) for field in EVENTS[name].fields} | changes)
 
 
 def value(metrics, name, **labels):

@@ -49,7 +49,7 @@ def marked_redis(servers):
 @pytest.fixture
 def marked_database_url(databases):
     name = f"teller_{uuid.uuid4().hex[:12]}_chaos"
-    databases._execute(f'CREATE DATABASE "{name}"')
+    databases.execute(f'CREATE DATABASE "{name}"')
     yield databases.url(name)
     databases.drop(name)
 

@@ -68,11 +68,11 @@ def test_a_system_server_that_is_too_old_is_named_and_not_used(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     old = tmp_path / "postgres"
-    old.write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 17.4'\n")
+    old.write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 13.4'\n")
     old.chmod(0o755)
     monkeypatch.setenv(programs.POSTGRES_OVERRIDE, str(tmp_path))
 
-    with pytest.raises(MissingBinaryError, match=f"18 or newer is needed, but {old} is version 17"):
+    with pytest.raises(MissingBinaryError, match=f"14 or newer is needed, but {old} is version 13"):
         programs.postgres_binaries()
 
 
