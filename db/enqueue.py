@@ -158,6 +158,7 @@ class NewBatch:
     members: "Sequence[FollowUp]"
     then_kind: str | None
     then_payload_json: str | None
+    then_notify: str | None
     key: str | None
     on_dead: str
     traceparent: str | None
@@ -170,6 +171,7 @@ class NewBatch:
             "members": [one.as_json() for one in self.members],
             "then_kind": self.then_kind,
             "then_payload": None if payload_json is None else orjson.Fragment(payload_json),
+            "then_notify": self.then_notify,
             "key": self.key,
             "on_dead": self.on_dead,
             "traceparent": self.traceparent,

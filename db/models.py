@@ -205,6 +205,8 @@ class BatchRecord(Base):
     """Of what was asked for: the same key with something else is refused."""
     then_kind: Mapped[str | None]
     then_payload: Mapped[Any | None] = mapped_column(JSONB)
+    then_notify: Mapped[str | None]
+    """The webhook endpoint that hears of the end of the job that follows."""
     then_id: Mapped[UUID] = mapped_column(server_default=text("new_id()"), index=True)
     """The id that the job has which follows: known from the beginning."""
     on_dead: Mapped[str] = mapped_column(server_default=text("'go_on'"))

@@ -122,7 +122,7 @@ class Context:
         self,
         requests: Iterable[Payload | Request],
         *,
-        then: Payload | None = None,
+        then: Payload | Request | None = None,
         key: str | None = None,
         on_dead: OnDead = "go_on",
     ) -> UUID:
@@ -130,7 +130,8 @@ class Context:
 
         Args:
             requests: its members, `MEMBERS_MAX` at most. They may add others (`in_batch`).
-            then: the job that follows when all of them are over, exactly once.
+            then: the job that follows when all of them are over, exactly once; of a `Request` its
+                payload and `notify`.
             key: the same key with the same members is the same batch.
             on_dead: whether a dead member counts as over, or holds the batch.
 

@@ -26,7 +26,7 @@ OPEN: Final = """
            opened.fault, opened.message, opened.hint, opened.queue
     FROM {schema}.try_open_batch(
       CAST(:members AS pg_catalog.jsonb), :then_kind, CAST(:then_payload AS pg_catalog.jsonb),
-      :key, :on_dead, NULL, :traceparent
+      :key, :on_dead, NULL, :traceparent, NULL, :then_notify
     ) AS opened
     ORDER BY opened.position
 """
@@ -113,6 +113,7 @@ class BatchTable:
             "members": document_of(members),
             "then_kind": None if then is None else then.kind,
             "then_payload": None if then is None else then.payload_json,
+            "then_notify": None if then is None else then.notify,
             "key": key,
             "on_dead": on_dead,
             "traceparent": None if then is None else then.traceparent,

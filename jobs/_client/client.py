@@ -173,7 +173,7 @@ class Client:
         self,
         requests: "Iterable[Payload | Request]",
         *,
-        then: "Payload | None" = None,
+        then: "Payload | Request | None" = None,
         key: str | None = None,
         on_dead: "OnDead" = "go_on",
         session: "AsyncSession | Session | None" = None,
@@ -186,7 +186,8 @@ class Client:
 
         Args:
             requests: the members. One that was accepted before, by its key, joins the batch.
-            then: the job that follows; None: the batch is there to be watched and cancelled.
+            then: the job that follows, of a `Request` its payload and `notify`; None: the batch
+                is there to be watched and cancelled.
             key: the same key with the same members is the same batch; 1 to 200 characters.
             on_dead: whether a dead member counts as over (`go_on`), or holds the batch until
                 somebody has retried it with success (`hold`).
@@ -195,7 +196,7 @@ class Client:
 
         Raises:
             UnknownKindError, InvalidPayloadError, InvalidKeyError, KeyConflictError,
-            OtherBatchError: refused. With a session, roll back.
+            OtherBatchError, UnknownEndpointError: refused. With a session, roll back.
             DoorClosedError: there is neither a session, nor has the client `sessions`.
         """
         members = [check(request) for request in requests]

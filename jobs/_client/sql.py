@@ -85,6 +85,7 @@ FAULTS: Final[dict[str, type[ClientError]]] = {
     "TL003": KeyConflictError,
     "TL004": InvalidKeyError,
     "TL005": InvalidTimeError,
+    "TL006": UnknownEndpointError,
     "TL007": OtherBatchError,
 }
 

@@ -24,6 +24,7 @@ from jobs import (
     Payload,
     Request,
     ResultTimeoutError,
+    UnknownEndpointError,
     UnknownKindError,
 )
 from tests.letters import BatchCounted, CountBatch, a_letter
@@ -257,6 +258,24 @@ async def test_an_end_whose_kind_has_no_field_for_it_is_enqueued_as_it_is(client
     batch = await client.batch([], then=a_letter())
 
     assert (await then_of(sessions, batch))[0].payload["address"] == "12 High Street"
+
+
+async def test_a_webhook_hears_of_the_end_of_the_job_that_follows(client, sessions):
+    name = f"shop-{uuid.uuid4().hex[:8]}"
+    then = Request(CountBatch(), notify=name)
+    with pytest.raises(UnknownEndpointError):
+        await client.batch([], then=then)
+    async with sessions() as session, session.begin():
+        await session.execute(
+            text(
+                "INSERT INTO webhook_endpoints (name, url, secrets) "
+                "VALUES (:name, 'https://shop.example', '{a-secret}')"
+            ),
+            {"name": name},
+        )
+    batch = await client.batch([], then=then)
+
+    assert [row.notify for row in await then_of(sessions, batch)] == [name]
 
 
 async def test_many_lookers_at_once_fire_it_once(client, sessions):

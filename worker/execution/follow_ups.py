@@ -60,6 +60,7 @@ def _batch(one: "_context.NewBatch") -> NewBatch:
         ],
         then_kind=None if then is None else then.kind,
         then_payload_json=None if then is None else then.payload_json,
+        then_notify=None if then is None else then.notify,
         key=one.key,
         on_dead=one.on_dead,
         traceparent=None if then is None else then.traceparent,

@@ -10,6 +10,8 @@ CREATE TABLE batches (
   request_hash bigint NOT NULL,
   then_kind text,
   then_payload jsonb,
+  -- The webhook endpoint that hears of the end of the job that follows.
+  then_notify text,
   -- The id that the job has which follows: known from the beginning.
   then_id uuid NOT NULL DEFAULT new_id(),
   on_dead text NOT NULL DEFAULT 'go_on'
@@ -70,17 +72,20 @@ BEGIN
         (SELECT queue FROM {schema}.job_kinds WHERE kind = batch.then_kind), 'default'),
         batch.traceparent);
   END IF;
+  UPDATE {schema}.jobs SET notify = batch.then_notify
+    WHERE id = batch.then_id AND EXISTS (
+      SELECT FROM {schema}.webhook_endpoints WHERE name = batch.then_notify);
   RETURN true;
 END $$;
 
 -- Open a batch and accept its members, or return why not; the first row is the batch, the others
 -- are its members in their order. Each member is an object with kind and payload, and maybe key,
--- run_at, delay (in seconds), traceparent and id. A member that was accepted before joins the batch; one that is
--- in another batch is refused (TL007). The same key again returns the batch opened before, without
--- its members, if it was asked for the same. An empty batch fires at once.
+-- run_at, delay (in seconds), traceparent and id. A member that was accepted before joins the batch;
+-- one that is in another batch is refused (TL007). The same key again returns the batch opened
+-- before, without its members, if it was asked for the same. An empty batch fires at once.
 CREATE FUNCTION try_open_batch(
   p_members jsonb, p_then_kind text, p_then_payload jsonb, p_key text, p_on_dead text, p_id uuid,
-  p_traceparent text, p_parent uuid DEFAULT NULL
+  p_traceparent text, p_parent uuid DEFAULT NULL, p_then_notify text DEFAULT NULL
 ) RETURNS TABLE (
   "position" bigint, id uuid, created boolean, replaced boolean, run_at timestamptz,
   then_id uuid, fault text, message text, hint text, queue text
@@ -103,6 +108,15 @@ BEGIN
     RETURN NEXT;
     RETURN;
   END IF;
+  IF p_then_notify IS NOT NULL
+    AND NOT EXISTS (SELECT FROM {schema}.webhook_endpoints WHERE name = p_then_notify)
+  THEN
+    fault := 'TL006';
+    message := format('unknown webhook endpoint %s', quote_nullable(left(p_then_notify, 100)));
+    hint := 'add it with: python -m worker webhooks add NAME URL';
+    RETURN NEXT;
+    RETURN;
+  END IF;
   IF p_then_kind IS NOT NULL THEN
     SELECT payload_schema INTO then_schema FROM {schema}.job_kinds WHERE kind = p_then_kind;
     misfit := CASE
@@ -120,8 +134,9 @@ BEGIN
 
   LOOP
     INSERT INTO {schema}.batches AS b
-        (id, key, request_hash, then_kind, then_payload, on_dead, traceparent)
-      VALUES (coalesce(p_id, {schema}.new_id()), p_key, asked, p_then_kind, p_then_payload, p_on_dead,
+        (id, key, request_hash, then_kind, then_payload, then_notify, on_dead, traceparent)
+      VALUES (coalesce(p_id, {schema}.new_id()), p_key, asked, p_then_kind, p_then_payload,
+              p_then_notify, p_on_dead,
               CASE WHEN length(p_traceparent) <= 200 THEN p_traceparent END)
       ON CONFLICT DO NOTHING
       RETURNING b.* INTO batch;
@@ -188,8 +203,8 @@ BEGIN
 END $$;
 
 -- Open a batch in a running job's transaction, or raise why not. It is an object with id, members,
--- then_kind, then_payload, key, on_dead and traceparent. Returns the members that are new, with
--- their time.
+-- then_kind, then_payload, then_notify, key, on_dead and traceparent. Returns the members that are
+-- new, with their time.
 CREATE FUNCTION open_batch_in_job(p_parent uuid, p_batch jsonb)
 RETURNS TABLE (id uuid, run_at timestamptz, queue text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -200,7 +215,7 @@ BEGIN
     SELECT * FROM {schema}.try_open_batch(
       p_batch->'members', p_batch->>'then_kind', nullif(p_batch->'then_payload', 'null'),
       p_batch->>'key', p_batch->>'on_dead', (p_batch->>'id')::uuid, p_batch->>'traceparent',
-      p_parent)
+      p_parent, p_batch->>'then_notify')
   LOOP
     IF answer.fault IS NOT NULL THEN
       RAISE EXCEPTION USING
