@@ -178,6 +178,8 @@ REPLAY_BATCH = text(
         ORDER BY finished_at, id LIMIT :limit FOR UPDATE SKIP LOCKED"""  # noqa: S608 - our own
     )
 )
+CLOCK = text("SELECT clock_timestamp()")
+
 REPLAY_THESE = text(REPLAY.format(which="SELECT unnest(CAST(:ids AS uuid[]))"))
 
 # MATERIALIZED: the function would otherwise run before the lock, which then finds no row.
@@ -240,6 +242,12 @@ async def replay_these(
     """Put dead jobs back into the queue, their attempts renewed; return those that were dead."""
     rows = await session.execute(REPLAY_THESE, {"ids": list(ids), **_entry(note)})
     return [Unsent(*row) for row in rows]
+
+
+async def clock(session: "AsyncSession") -> datetime:
+    """Return the database's time, by which every job's end is dated."""
+    now: datetime = await session.scalar(CLOCK)
+    return now
 
 
 async def replay_batch(

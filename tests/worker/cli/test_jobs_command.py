@@ -21,6 +21,7 @@ from jobs._wire import job_id_of
 from tests.letters import letters_at
 from worker.cli._options import UsageError
 from worker.cli.jobs import command
+from worker.cli.jobs import retry as replaying
 from worker.cli.jobs.tables import list_as_tsv, short_time, show_list
 
 NOW = datetime.now(UTC)
@@ -256,6 +257,21 @@ def test_a_dead_job_runs_again_with_its_errors_kept_and_its_attempts_renewed(job
     assert queue.get(f"arq:result:{dead}") is None
     assert REPLAYED in jobs_command.run("show", dead).stdout
     assert listed(jobs_command.run("list", "--json"))[0]["error"] == "ValueError"
+
+
+def test_which_jobs_are_dead_already_is_told_by_the_databases_clock(jobs_command, monkeypatch):
+    """An operator's clock that is behind would leave out all that died since."""
+
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) - timedelta(hours=1)
+
+    monkeypatch.setattr(replaying, "datetime", Behind, raising=False)
+    dead = jobs_command.add(state="dead")
+
+    assert jobs_command.run("retry", "--all", "--yes").exit_code == 0
+    assert jobs_command.find(dead).state == "queued"
 
 
 def test_only_dead_jobs_run_again(jobs_command):

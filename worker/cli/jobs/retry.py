@@ -1,12 +1,11 @@
 """Dead jobs run again: PostgreSQL is changed first, then Redis."""
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from db.dispatch import Unsent
-from db.operations import Filter, replay_batch, replay_these
+from db.operations import Filter, clock, replay_batch, replay_these
 from jobs._wire import put, result_key
 from worker.cli._options import operator
 from worker.cli.jobs.redis import best_effort
@@ -42,7 +41,8 @@ class Replayer:
 
     async def all_of(self, which: Filter) -> AsyncIterator[int]:
         """Replay every dead job that a filter matches; yield how many in each batch."""
-        until = datetime.now(UTC)
+        async with self._sessions() as session:
+            until = await clock(session)
         while True:
             async with self._sessions() as session, session.begin():
                 jobs = await replay_batch(session, which, self._note, until=until, limit=BATCH)
