@@ -24,7 +24,7 @@ async def test_no_hostile_message_holds_up_or_ends_anything(
     monkeypatch.setattr(quarantine, "PAUSE_S", 0.2)
 
     result = await run(
-        database_url, redis_url, messages=MESSAGES, seed=1, batch=MESSAGES // 5, healthy_s=30
+        database_url, redis_url, messages=MESSAGES, seed=1, batch=MESSAGES // 5, healthy_s=100
     )
 
     assert not result.faults, "\n".join(result.faults)
