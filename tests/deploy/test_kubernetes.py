@@ -161,9 +161,10 @@ async def work(sessions, running, seen_ago=timedelta(0)):
         await session.execute(
             text(
                 "INSERT INTO workers "
-                "(id, host, pid, version, kinds, state, mode, jobs_running, seen_at) "
+                "(id, host, pid, version, kinds, state, mode, jobs_running, queue_key, queues, "
+                "seen_at) "
                 "VALUES (new_id(), 'a', 1, '1', '{any}', 'running', 'normal', :running, "
-                "clock_timestamp() - CAST(:ago AS interval))"
+                "'arq:queue', '{default}', clock_timestamp() - CAST(:ago AS interval))"
             ),
             {"running": running, "ago": seen_ago},
         )

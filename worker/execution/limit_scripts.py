@@ -25,7 +25,8 @@ local function text_of(ms) return string.format('%.3f', ms) end
 if limit > 0 then
   redis.call('ZREMRANGEBYSCORE', held, '-inf', now)
   if not redis.call('ZSCORE', held, member) and redis.call('ZCARD', held) >= limit then
-    redis.call('ZADD', waiting, 'NX', now, member)
+    -- By the microsecond: of two in one millisecond, too, the first is the first.
+    redis.call('ZADD', waiting, 'NX', text_of(time[1] * 1000 + time[2] / 1000), member)
     redis.call('PEXPIRE', waiting, KEPT_MS)
     local waited = now - tonumber(redis.call('ZSCORE', waiting, member))
     local wait = math.max(ASK_MIN_MS, 10 * redis.call('ZCARD', waiting), math.floor(waited / 5))
