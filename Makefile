@@ -84,7 +84,7 @@ thorough: $(STAMP) ## try ten times the examples that make test tries
 	@TELLER_THOROUGH=1 $(PY) -m pytest $(ON_ALL_CORES) -m examples $(ARGS)
 
 fuzz: $(STAMP) ## 100,000 hostile messages, and a healthy job every hundredth
-	@$(PY) -m tests.fuzz --messages 100000 --seed 1 $(ARGS)
+	@$(PY) -m tests.fuzz --messages 110000 --seed 1 $(ARGS)
 
 matrix: $(STAMP) ## the tests that speak to PostgreSQL, on 14 to 17 (another: ARGS="18", all: ARGS="14 --all")
 	@$(PY) -m tests.matrix $(ARGS)

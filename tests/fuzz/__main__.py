@@ -72,7 +72,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--messages", type=int, default=100_000)
+    parser.add_argument("--messages", type=int, default=110_000)
     parser.add_argument("--seed", type=int, help="drawn at random where it is not given")
     parser.add_argument("--batch", type=int, default=500, help="messages that are planted at once")
     parser.add_argument(

@@ -44,7 +44,7 @@ from worker.loop import quarantine
 from worker.settings import Settings
 
 HEALTHY_EVERY: Final = 100
-HEALTHY_S: Final = 10.0
+HEALTHY_S: Final = 20.0
 """A healthy job is done so soon after it was enqueued, whatever is in the queue before it."""
 SETTLED_S: Final = 300.0
 """Every message of a batch has its end so soon after the last was planted."""
