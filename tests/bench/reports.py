@@ -82,7 +82,7 @@ async def _accounts(database_url: str, entries: int) -> tuple[UUID, UUID]:
     async with sessions() as session, session.begin():
         await session.execute(text("SELECT set_config('statement_timeout', '0', true)"))
         await session.execute(text(MOVE_LIMITS), {"limit_ms": "0"})
-        await session.execute(OPEN_WORLD_ACCOUNTS, {"currencies": ["EUR"]})
+        await session.execute(OPEN_WORLD_ACCOUNTS, {"currencies": ["EUR"], "exponents": [2]})
         await session.execute(
             text("SELECT post_transfer(new_id(), world_account_id('EUR'), :account, 1, 'EUR')"),
             {"account": small},
