@@ -55,7 +55,7 @@ PRIVILEGES: Final = text("""
     GROUP BY table_name ORDER BY table_name
 """)
 
-TABLES: Final = ("jobs", "occurrences", "schedules", "workers")
+TABLES: Final = ("batches", "jobs", "occurrences", "pauses", "schedules", "workers")
 
 
 @dataclass(frozen=True, slots=True)

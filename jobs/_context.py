@@ -14,7 +14,7 @@ from ._batch import OnDead
 from ._errors import TooManyFollowUpsError, UnknownKindError
 from ._payload import Payload
 from ._progress import ShowProgress, show_nobody
-from ._request import CheckedRequest, Request, check, checked_key
+from ._request import CheckedRequest, Request, check, checked_key, require_no_notify
 
 if TYPE_CHECKING:
     from db.store import Store
@@ -142,7 +142,7 @@ class Context:
             UnknownKindError, InvalidPayloadError, InvalidKeyError, InvalidTimeError,
             TooManyFollowUpsError: it cannot be opened.
         """
-        members = [self._checked(request) for request in requests]
+        members = [require_no_notify(self._checked(request)) for request in requests]
         if len(members) > MEMBERS_MAX:
             raise TooManyFollowUpsError(
                 f"a job opens a batch of {MEMBERS_MAX:,} jobs at most: let members add others"
@@ -155,7 +155,7 @@ class Context:
         return batch_id
 
     def _add(self, request: Payload | Request, *, in_batch: bool) -> UUID:
-        checked = self._checked(request)
+        checked = require_no_notify(self._checked(request))
         position = len(self.follow_ups)
         if position >= FOLLOW_UPS_MAX:
             raise TooManyFollowUpsError(

@@ -81,6 +81,20 @@ def check(request: "Payload | Request") -> CheckedRequest:
     )
 
 
+def require_no_notify(request: CheckedRequest) -> CheckedRequest:
+    """Return a request that nobody wants to hear the end of.
+
+    Raises:
+        ValueError: somebody does, and would hear nothing.
+    """
+    if request.notify is not None:
+        raise ValueError(
+            "notify= is for a job that a client enqueues by itself, and for the `then` of a batch: "
+            "a follow-up or a member of a batch takes none"
+        )
+    return request
+
+
 def checked_key(key: str | None) -> str | None:
     """Return the key if it can be stored.
 

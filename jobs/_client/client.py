@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self, cast
 
 from .._errors import DoorClosedError
 from .._queue import QUEUE
-from .._request import Enqueued, Request, check, checked_key
+from .._request import Enqueued, Request, check, checked_key, require_no_notify
 from .._wire import job_id_of, queued_job
 from .after_commit import call_after_commit
 from .batch import Batch, BatchFollower
@@ -199,7 +199,7 @@ class Client:
             OtherBatchError, UnknownEndpointError: refused. With a session, roll back.
             DoorClosedError: there is neither a session, nor has the client `sessions`.
         """
-        members = [check(request) for request in requests]
+        members = [require_no_notify(check(request)) for request in requests]
         follows = None if then is None else check(then)
         asked = (members, follows, checked_key(key), on_dead)
         if self._ringer is not None:

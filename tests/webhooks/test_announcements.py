@@ -1,13 +1,15 @@
 """A job whose end is to be told enqueues its own delivery, however it ends."""
 
 import uuid
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import text
 
 from db.webhooks import Deliveries, Endpoints
-from jobs import Client, DoorClosedError, Request, UnknownEndpointError
+from jobs import Client, DoorClosedError, Request, UnknownEndpointError, registry
 from jobs._webhooks.messages import new_secret
+from jobs.testing import perform
 from tests.letters import a_letter
 
 ENDPOINT = "shop"
@@ -125,3 +127,19 @@ async def test_the_end_of_an_endpoint_does_not_keep_a_job_from_ending(client, se
 
     assert await announced(sessions, job.id) == ["completed"]
     assert await Deliveries(sessions).find(ENDPOINT, job.id, "completed") is None
+
+
+async def test_a_member_of_a_batch_cannot_have_its_end_told(client):
+    with pytest.raises(ValueError, match="a member of a batch takes none"):
+        await client.batch([Request(a_letter(), notify=ENDPOINT)])
+
+
+@pytest.mark.parametrize("how", ["enqueue_many", "batch"])
+async def test_neither_can_a_job_that_another_enqueues(letters, monkeypatch, how):
+    async def handler(ctx, _payload):
+        await getattr(ctx, how)([Request(a_letter(), notify=ENDPOINT)])
+
+    job = replace(registry()["send_letter"], handler=handler)
+    monkeypatch.setattr("jobs.testing.registry", lambda: {"send_letter": job})
+    with pytest.raises(ValueError, match="a follow-up or a member of a batch takes none"):
+        await perform(a_letter())

@@ -93,11 +93,10 @@ def judge_postgresql(facts: "PostgresFacts", pool_size: int) -> "Iterator[Findin
     )
     yield Finding(
         *(part, "pooler", "between" if facts.is_pooled else "none"),
-        *_warning(
-            facts.is_pooled,
-            "it must keep prepared statements and sessions: use its session mode, "
-            "or connect directly",
-        ),
+        Severity.FINE,
+        "LISTEN and session locks of handlers end with their transaction"
+        if facts.is_pooled
+        else "",
     )
     yield from _limits(facts)
     yield from _distance(part, facts.round_trip_s, facts.clock_ahead_s)

@@ -70,6 +70,13 @@ def test_a_healthy_stack_has_nothing_to_do():
     assert sick([*postgresql(), *redis(), *machine()]) == {}
 
 
+def test_a_pooler_is_told_with_what_it_takes_from_handlers():
+    [pooler] = [one for one in postgresql(is_pooled=True) if one.subject == "pooler"]
+
+    assert (pooler.found, pooler.severity) == ("between", Severity.FINE)
+    assert "LISTEN" in pooler.advice
+
+
 @pytest.mark.parametrize(
     ("changes", "subject", "severity"),
     [
@@ -84,7 +91,6 @@ def test_a_healthy_stack_has_nothing_to_do():
         ({"autovacuum": False}, "autovacuum", Severity.WARNING),
         ({"connections": 90}, "connections", Severity.WARNING),
         ({"oldest_transaction": timedelta(hours=2)}, "oldest transaction", Severity.WARNING),
-        ({"is_pooled": True}, "pooler", Severity.WARNING),
         (
             {"role_settings": {"idle_session_timeout": "5s"}},
             "idle_session_timeout",
