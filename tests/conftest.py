@@ -13,6 +13,7 @@ from sqlalchemy import make_url
 
 from db.engine import create_engine, create_sessions
 from tests import servers as versions
+from tests.event_loop import PatientEventLoop
 from tests.letters import add_samples, in_the_folder
 from worker.dev.pytest_plugin import Databases
 from worker.dev.servers import Stack
@@ -28,6 +29,11 @@ def pytest_configure():
     major = os.environ.get(versions.SERVER)
     if major:
         os.environ[POSTGRES_OVERRIDE] = str(versions.postgres(int(major)))
+
+
+def pytest_asyncio_loop_factories():
+    """Have every test run in a loop that leaves no socket to the next."""
+    return {"patient": PatientEventLoop}
 
 
 def pytest_collection_modifyitems(items):

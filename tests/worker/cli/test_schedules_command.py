@@ -1,6 +1,7 @@
 """`python -m worker schedules`: what an operator sees."""
 
 import asyncio
+import re
 
 import pytest
 from sqlalchemy import text
@@ -10,6 +11,8 @@ from worker.__main__ import app
 from worker.errors import TellerError
 
 PREVIEWED = 20
+NEXT_RUN = re.compile(r"[A-Z][a-z]{2} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \w+ +│")
+"""A time in a schedule's own zone: whichever of the schedules is next at this hour."""
 
 
 @pytest.fixture
@@ -62,7 +65,7 @@ async def test_past_runs_are_shown_with_what_became_of_them(run, sessions):
     assert "2026-11-24 01:17:00" in shown.output
     assert "queued" in shown.output
     assert "gone: no job here declares it any more" in shown.output
-    assert shown.output.count(":17:00 UTC") == 3
+    assert len(NEXT_RUN.findall(shown.output)) == 3
 
 
 async def test_a_schedule_that_does_not_exist_is_an_error_that_names_those_that_do(run):

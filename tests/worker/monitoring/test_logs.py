@@ -4,7 +4,6 @@ import asyncio
 import io
 import json
 import logging
-from contextlib import suppress
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
@@ -134,11 +133,10 @@ async def test_nor_in_the_logs_of_arqs_own_loop(
     try:
         await settled(sessions, len(FAILURES) + 1)
     finally:
-        # arq's close ends half-way at a job that it cut short, and leaves its connections open.
-        with suppress(asyncio.CancelledError):
-            await worker.close()
-        await asyncio.wait({running})
-        worker.tasks.clear()
+        # One after the other: arq's close cuts short whatever still uses the pool that it closes,
+        # and then leaves connections open.
+        running.cancel()
+        await asyncio.wait({running, *worker.tasks.values()}, timeout=WAIT_S)
         await worker.close()
 
     text_logged = logged()
