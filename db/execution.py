@@ -108,9 +108,9 @@ class Failure:
 # transaction of this one must roll back.
 FINISH: Final = clean("""
     INSERT INTO jobs AS j (id, kind, payload, state, result, enqueued_at, run_at,
-                           finished_at, redis_id, queue, purgeable, slices)
+                           finished_at, redis_id, queue, purgeable, slices, payload_check)
     VALUES ($1, $2, $3::jsonb, $4, $5::jsonb, $6, $6,
-            clock_timestamp(), $7, $8, $9, $10)
+            clock_timestamp(), $7, $8, $9, $10, hashtextextended($3::jsonb::text, 0))
     ON CONFLICT (id) DO UPDATE
     SET state = excluded.state, result = excluded.result, finished_at = excluded.finished_at,
         purgeable = excluded.purgeable, conflicts = 0, crashes = 0, blocked_since = NULL,

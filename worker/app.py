@@ -8,7 +8,7 @@ import asyncio
 import os
 import random
 import socket
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
@@ -188,7 +188,7 @@ class Options:
             limits=limits,
             is_paused=pauses.is_paused,
             error_text=settings.error_text,
-            instrument=partial(_observe, health.state, tracing),
+            instrument=partial(_ObservedRun, health.state, tracing),
             progress_of=ProgressBoard(ctx["redis"]).of,
             send=outbox.send,
         )
@@ -325,17 +325,28 @@ async def _check_schema(engine: "AsyncEngine", schema: str) -> None:
         raise StartupError(str(error)) from error
 
 
-@asynccontextmanager
-async def _observe(
-    state: "WorkerState", tracing: "Tracing | None", job: "JobRef", try_number: int
-) -> "AsyncIterator[None]":
-    """Count a run as running while it lasts and, where spans are collected, make one of it."""
-    state.jobs_running += 1
-    try:
-        async with tracing.observe(job, try_number) if tracing else nullcontext():
-            yield
-    finally:
-        state.jobs_running -= 1
+class _ObservedRun:
+    """Counts a run as running while it lasts and, where spans are collected, makes one of it.
+
+    Not a generator: it is entered for every job.
+    """
+
+    __slots__ = ("_span", "_state")
+
+    def __init__(
+        self, state: "WorkerState", tracing: "Tracing | None", job: "JobRef", try_number: int
+    ) -> None:
+        self._state = state
+        self._span = tracing.observe(job, try_number) if tracing else None
+
+    async def __aenter__(self) -> None:
+        if self._span is not None:
+            await self._span.__aenter__()
+        self._state.jobs_running += 1
+
+    async def __aexit__(self, *error: Any) -> bool | None:  # noqa: ANN401 - see contextlib
+        self._state.jobs_running -= 1
+        return None if self._span is None else await self._span.__aexit__(*error)
 
 
 @asynccontextmanager

@@ -126,6 +126,18 @@ async def test_an_account_keeps_what_it_is_counted_in(sessions):
     assert await balance_of(sessions, account) == 1234
 
 
+@pytest.mark.parametrize("change", ["currency = 'kwd'", "status = 'lost'", "exponent = 5"])
+async def test_no_code_path_makes_an_account_into_what_is_none(sessions, change):
+    account = await open_account(sessions, "KWD")
+
+    async with sessions() as session:
+        with pytest.raises(DBAPIError, match="not an account") as caught:
+            await session.execute(
+                text(f"UPDATE accounts SET {change} WHERE id = :id"), {"id": account}
+            )
+    assert diagnose(caught.value).sqlstate == "23514"
+
+
 async def test_accounts_of_one_currency_are_counted_in_the_unit_of_the_first(sessions):
     await open_account(sessions, "KWD")
     async with sessions() as session:

@@ -44,12 +44,12 @@ _LOCKS = """  FOR one IN
 """
 _INSERT = """\
   INSERT INTO {schema}.transfers (id, from_account, to_account, amount, currency, posted_at)
-    VALUES (p_id, p_from, p_to, minor, p_currency, now)
+    VALUES (p_id, p_from, p_to, units, p_currency, now)
     ON CONFLICT (id) DO NOTHING;
 """
 _UPDATES = """\
-  from_balance := payer.balance - minor;
-  to_balance := payee.balance + minor;
+  from_balance := payer.balance - units;
+  to_balance := payee.balance + units;
   UPDATE {schema}.accounts SET balance = from_balance, version = payer.version + 1 \
 WHERE id = p_from;
   UPDATE {schema}.accounts SET balance = to_balance, version = payee.version + 1 WHERE id = p_to;
@@ -114,6 +114,7 @@ MUTANTS = (
             (
                 _LOCKS,
                 "  now := clock_timestamp();\n"
+                "  units := p_amount;\n"
                 + _INSERT
                 + _LOCKS.replace("FOR NO KEY UPDATE", "FOR UPDATE"),
             ),
@@ -151,7 +152,7 @@ MUTANTS = (
     Mutant(
         "< or <= at the floor",
         LEDGER_SQL,
-        (("payer.balance - minor < payer.floor", "payer.balance - minor <= payer.floor"),),
+        (("payer.balance - units < payer.floor", "payer.balance - units <= payer.floor"),),
         ("tests/bank/test_floor.py",),
     ),
     Mutant(
@@ -258,10 +259,10 @@ MUTANTS = (
   WITH locked AS (
     SELECT * FROM {schema}.accounts WHERE id IN (p_from, p_to) ORDER BY id FOR NO KEY UPDATE
   ), paid AS (
-    UPDATE {schema}.accounts a SET balance = a.balance - minor, version = a.version + 1
+    UPDATE {schema}.accounts a SET balance = a.balance - units, version = a.version + 1
     FROM locked WHERE a.id = p_from AND locked.id = p_from RETURNING a.balance, a.version
   ), got AS (
-    UPDATE {schema}.accounts a SET balance = a.balance + minor, version = a.version + 1
+    UPDATE {schema}.accounts a SET balance = a.balance + units, version = a.version + 1
     FROM locked WHERE a.id = p_to AND locked.id = p_to RETURNING a.balance, a.version
   )
   SELECT paid.balance, paid.version - 1, got.balance, got.version - 1

@@ -91,7 +91,8 @@ async def shielded_commit(
         EscapeError: it raised SystemExit, KeyboardInterrupt or GeneratorExit.
     """
     window = window or CommitWindow()
-    work = asyncio.get_running_loop().create_task(_contain(unit, window))
+    # Past the loop's task factory, which contains a job's own tasks: `_contain` does it here.
+    work = asyncio.Task(_contain(unit, window), loop=asyncio.get_running_loop())
     try:
         await _done_or_late(work, limit_s)
     except asyncio.CancelledError:

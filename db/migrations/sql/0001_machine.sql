@@ -410,12 +410,12 @@ BEGIN
   replaced := false;
   LOOP
     INSERT INTO {schema}.jobs AS j (id, kind, key, unique_hash, payload, queue, run_at, expires_at,
-                                     traceparent, batch_id, parent_id)
+                                     traceparent, batch_id, parent_id, payload_check)
       VALUES (coalesce(p_id, {schema}.new_id()), p_kind, p_key, payload_hash, p_payload,
               terms.queue, due, due + terms.expires_after,
               -- A caller's context for tracing is 55 characters; anything long is none.
               CASE WHEN length(p_traceparent) <= 200 THEN p_traceparent END,
-              p_batch, p_parent)
+              p_batch, p_parent, hashtextextended(p_payload::text, 0))
       ON CONFLICT DO NOTHING
       RETURNING j.id, j.state, j.queue
         INTO try_enqueue_job.id, try_enqueue_job.state, try_enqueue_job.queue;

@@ -20,4 +20,4 @@ def downgrade() -> None:
     for table in ("entries", "transfers", "accounts", "users"):
         op.drop_table(table)
     op.execute("DROP FUNCTION refuse_change")
-    op.execute("DROP FUNCTION keep_exponent")
+    op.execute("DROP FUNCTION check_account")
