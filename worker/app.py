@@ -344,7 +344,7 @@ class _ObservedRun:
             await self._span.__aenter__()
         self._state.jobs_running += 1
 
-    async def __aexit__(self, *error: Any) -> bool | None:  # noqa: ANN401 - see contextlib
+    async def __aexit__(self, *error: object) -> bool | None:
         self._state.jobs_running -= 1
         return None if self._span is None else await self._span.__aexit__(*error)
 
