@@ -58,6 +58,7 @@ from worker.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from types import TracebackType
 
     from arq.typing import StartupShutdown
     from arq.worker import Function
@@ -344,9 +345,14 @@ class _ObservedRun:
             await self._span.__aenter__()
         self._state.jobs_running += 1
 
-    async def __aexit__(self, *error: object) -> bool | None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: "TracebackType | None",
+    ) -> bool | None:
         self._state.jobs_running -= 1
-        return None if self._span is None else await self._span.__aexit__(*error)
+        return None if self._span is None else await self._span.__aexit__(kind, error, where)
 
 
 @asynccontextmanager
