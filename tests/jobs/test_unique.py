@@ -232,7 +232,8 @@ async def test_many_callers_at_once_leave_one_job_with_one_of_their_payloads(
     assert [handle.created for handle in handles].count(True) == 1
     assert [handle.replaced for handle in handles].count(True) == 15
     assert len({handle.id for handle in handles}) == 1
-    assert (await row_of(sessions, handles[0])).payload["pages"] in range(1, 17)
+    # A field with its default value is not stored: read it as a worker would.
+    assert CopyLetter(**(await row_of(sessions, handles[0])).payload) in copies
 
 
 async def test_a_delivery_with_the_older_payload_runs_the_newer(client, sessions, address):
