@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 import jobs
 from db.kinds import register_kinds
-from worker.app import terms_of
+from worker.app.schema import terms_of
 
 SAMPLES = str(Path(__file__).parent / "samples")
 

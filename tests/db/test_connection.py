@@ -23,7 +23,7 @@ from db.transaction import (
 )
 from jobs import Job, Payload, Policy
 from tests.db.kit import PID, SilentProxy, left_on
-from worker.app import check_timeouts
+from worker.app.schema import check_timeouts
 from worker.errors import StartupError
 
 DEADLINE_S = 30

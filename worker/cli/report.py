@@ -16,7 +16,7 @@ from db.execution import JobRef
 from db.store import Store
 from jobs import registry
 from jobs._payload import validation_message
-from worker.app import open_services
+from worker.app.services import open_services
 from worker.cli._connections import open_connections
 from worker.cli._options import UsageError, command_line
 from worker.errors import tell

@@ -10,7 +10,7 @@ from db.execution import JobRef
 from jobs import Job, Policy, Snooze
 from tests.letters import SEND_LETTER
 from tests.worker.execution.kit import again, letter, recording_executor
-from worker.app import terms_of
+from worker.app.schema import terms_of
 from worker.execution.delivery import Delivery
 from worker.execution.executor import EXPIRED
 from worker.execution.outcome import Finished, Later

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from db.engine import create_sessions, open_engine
 from jobs import registry
-from worker.app import open_services
+from worker.app.services import open_services
 from worker.errors import StartupError
 
 if TYPE_CHECKING:

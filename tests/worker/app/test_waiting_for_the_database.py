@@ -3,14 +3,14 @@
 import pytest
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from worker import app
-from worker.app import wait_for_database
+from worker.app import schema
+from worker.app.schema import wait_for_database
 from worker.monitoring.events import Events
 
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
-    monkeypatch.setattr(app, "WAIT_BASE_S", 0.001)
+    monkeypatch.setattr(schema, "WAIT_BASE_S", 0.001)
 
 
 async def test_a_database_that_is_away_is_waited_for():
