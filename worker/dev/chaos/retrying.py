@@ -6,6 +6,7 @@ from typing import Final, TypeVar
 
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from db.errors import Trouble, diagnose
 
@@ -14,6 +15,9 @@ T = TypeVar("T")
 RETRY_MAX_S: Final = 300.0
 """More than the longest fault, several of which may follow each other."""
 PAUSE_S: Final = 0.1
+
+MISSED: Final = (RedisError, OSError, DBAPIError, PoolTimeoutError)
+"""What is raised while a server is away, or while all of our connections wait for it."""
 
 _FINAL: Final = frozenset({Trouble.ALARM, Trouble.FAILURE, Trouble.UNIQUE})
 
@@ -25,7 +29,7 @@ async def retry_until_up(unit: Callable[[], Awaitable[T]]) -> T:
     while True:
         try:
             return await unit()
-        except (RedisError, OSError, DBAPIError) as error:
+        except MISSED as error:
             if loop.time() > deadline or _is_final(error):
                 raise
             await asyncio.sleep(PAUSE_S)

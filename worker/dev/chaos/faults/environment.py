@@ -5,10 +5,9 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 
 from worker.dev.chaos.faults.kind import Kind
-from worker.dev.chaos.retrying import retry_until_up
+from worker.dev.chaos.retrying import MISSED, retry_until_up
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -54,7 +53,7 @@ async def lose_function(targets: "Targets", fault: "Fault") -> None:
 
 async def lock_row(targets: "Targets", fault: "Fault") -> None:
     """Hold the lock on an account's row for a while, or until PostgreSQL ends the session."""
-    with suppress(DBAPIError, OSError):
+    with suppress(*MISSED):
         async with targets.connections.engine.connect() as connection:
             await connection.execute(LOCK_ACCOUNT, {"victim": fault.victim})
             await asyncio.sleep(fault.hold_s)
