@@ -20,7 +20,10 @@ from worker.dev.servers import Stack
 from worker.dev.servers.programs import POSTGRES_OVERRIDE
 
 POOL_SIZE = 24
-SERVER_FIXTURES = {"servers", "teller_databases", "stack", "valkey", "fragile", "lasting"}
+SERVER_FIXTURES = {
+    *("servers", "teller_databases", "stack", "valkey", "fragile", "lasting"),
+    *("pair", "tls_postgres"),
+}
 """Whatever starts a server or connects to a given one."""
 
 

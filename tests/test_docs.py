@@ -61,6 +61,7 @@ def test_every_command_and_make_target_that_is_named_exists(document):
     assert {t for t in targets if not re.search(rf"^{t}:", makefile, re.MULTILINE)} == set()
 
 
+@pytest.mark.slow
 @every_document
 def test_every_make_line_is_one_that_make_understands(document):
     for line in shell_lines(document):

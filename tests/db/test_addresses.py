@@ -96,7 +96,7 @@ async def make_roles(sockets, port):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory, certificates):
+def tls_postgres(tmp_path_factory, certificates):
     versions.fetched(versions.postgres, WITH_TLS)
     # The path of a socket is short, wherever the tests are.
     with tempfile.TemporaryDirectory(prefix="pg-", dir="/tmp") as sockets:
@@ -147,14 +147,14 @@ async def trouble_of(url):
     ],
 )
 async def test_every_sslmode_means_what_libpq_says(
-    server, certificates, user, parameters, encrypted
+    tls_postgres, certificates, user, parameters, encrypted
 ):
     said = parameters.format(
         ca=quote(str(certificates / "ca.pem"), safe=""),
         cert=certificates / "certified.pem",
         key=certificates / "certified.key",
     )
-    found = await met(f"postgresql://{user}@127.0.0.1:{server.port}/postgres?{said}")
+    found = await met(f"postgresql://{user}@127.0.0.1:{tls_postgres.port}/postgres?{said}")
     assert found[0] == user
     assert found[3] is encrypted
 
@@ -169,22 +169,24 @@ async def test_every_sslmode_means_what_libpq_says(
     ],
 )
 async def test_who_is_not_proved_is_refused_and_waiting_is_not_the_answer(
-    server, certificates, user, parameters
+    tls_postgres, certificates, user, parameters
 ):
     said = parameters.format(folder=certificates)
-    trouble, _ = await trouble_of(f"postgresql://{user}@127.0.0.1:{server.port}/postgres?{said}")
+    trouble, _ = await trouble_of(
+        f"postgresql://{user}@127.0.0.1:{tls_postgres.port}/postgres?{said}"
+    )
     assert trouble is Trouble.ENVIRONMENT
 
 
-async def test_a_certificate_of_somebody_elses_ca_proves_nothing(server, certificates):
+async def test_a_certificate_of_somebody_elses_ca_proves_nothing(tls_postgres, certificates):
     cert = f"sslcert={certificates}/stranger.pem&sslkey={certificates}/stranger.key"
-    start = f"postgresql://certified@127.0.0.1:{server.port}/postgres?sslmode=require&"
+    start = f"postgresql://certified@127.0.0.1:{tls_postgres.port}/postgres?sslmode=require&"
     _, said = await trouble_of(f"{start}{cert}")
     assert "certified" not in said
 
 
 async def test_a_certificate_for_another_name_is_refused_by_verify_full_alone(
-    server, certificates, tmp_path
+    tls_postgres, certificates, tmp_path
 ):
     with tempfile.TemporaryDirectory(prefix="pg-", dir="/tmp") as sockets:
         elsewhere = Guarded(tmp_path, certificates, sockets)
@@ -201,39 +203,41 @@ async def test_a_certificate_for_another_name_is_refused_by_verify_full_alone(
 
 
 @pytest.mark.parametrize("form", ["query", "host", "encoded"])
-async def test_a_directory_of_sockets_is_a_host(server, form):
-    folder = quote(server.sockets, safe="")
+async def test_a_directory_of_sockets_is_a_host(tls_postgres, form):
+    folder = quote(tls_postgres.sockets, safe="")
     url = {
-        "query": f"postgresql:///postgres?host={server.sockets}&user=open&port={server.port}",
-        "host": f"postgresql://open@/postgres?host={folder}&port={server.port}",
-        "encoded": f"postgresql://open@{folder}:{server.port}/postgres",
+        "query": f"postgresql:///postgres?host={tls_postgres.sockets}&user=open&port={tls_postgres.port}",
+        "host": f"postgresql://open@/postgres?host={folder}&port={tls_postgres.port}",
+        "encoded": f"postgresql://open@{folder}:{tls_postgres.port}/postgres",
     }[form]
     assert (await met(url))[:4] == ("open", "postgres", None, False)
 
 
 @pytest.mark.skipif(not HAS_IPV6, reason="this machine has no IPv6")
-async def test_an_address_of_ipv6_stands_in_brackets(server):
-    assert (await met(f"postgresql://open@[::1]:{server.port}/postgres"))[2] == "::1"
+async def test_an_address_of_ipv6_stands_in_brackets(tls_postgres):
+    assert (await met(f"postgresql://open@[::1]:{tls_postgres.port}/postgres"))[2] == "::1"
 
 
-async def test_of_several_hosts_the_first_that_answers_serves(server):
-    hosts = f"127.0.0.1:{free_port()},127.0.0.1:{server.port}"
+async def test_of_several_hosts_the_first_that_answers_serves(tls_postgres):
+    hosts = f"127.0.0.1:{free_port()},127.0.0.1:{tls_postgres.port}"
     found = await met(f"postgresql://open@{hosts}/postgres?target_session_attrs=read-write")
     assert found[:3] == ("open", "postgres", "127.0.0.1")
-    ports = f"host=127.0.0.1,127.0.0.1&port={free_port()},{server.port}"
+    ports = f"host=127.0.0.1,127.0.0.1&port={free_port()},{tls_postgres.port}"
     assert (await met(f"postgresql://open@/postgres?{ports}"))[2] == "127.0.0.1"
 
 
-async def test_a_host_that_does_not_fit_what_is_asked_for_is_not_taken(server):
-    url = f"postgresql://open@127.0.0.1:{server.port}/postgres?target_session_attrs=standby"
+async def test_a_host_that_does_not_fit_what_is_asked_for_is_not_taken(tls_postgres):
+    url = f"postgresql://open@127.0.0.1:{tls_postgres.port}/postgres?target_session_attrs=standby"
     _, said = await trouble_of(url)
     assert "standby" in said
 
 
 @pytest.mark.parametrize("way", ["in the URL", "as a parameter", "PGPASSFILE", "passfile"])
-async def test_a_password_of_any_letters_comes_by_each_way(server, way, tmp_path, monkeypatch):
+async def test_a_password_of_any_letters_comes_by_each_way(
+    tls_postgres, way, tmp_path, monkeypatch
+):
     file = tmp_path / "pgpass"
-    file.write_text(f"127.0.0.1:{server.port}:*:guarded:{PASSWORD}\n")
+    file.write_text(f"127.0.0.1:{tls_postgres.port}:*:guarded:{PASSWORD}\n")
     file.chmod(0o600)
     user, more = "guarded", ""
     match way:
@@ -245,19 +249,19 @@ async def test_a_password_of_any_letters_comes_by_each_way(server, way, tmp_path
             monkeypatch.setenv("PGPASSFILE", str(file))
         case "passfile":
             more = f"?passfile={quote(str(file), safe='')}"
-    assert (await met(f"postgresql://{user}@127.0.0.1:{server.port}/we%20ird{more}"))[:2] == (
+    assert (await met(f"postgresql://{user}@127.0.0.1:{tls_postgres.port}/we%20ird{more}"))[:2] == (
         "guarded",
         "we ird",
     )
 
 
-async def test_a_wrong_password_is_no_reason_to_wait(server):
-    url = f"postgresql://guarded:wrong@127.0.0.1:{server.port}/postgres"
+async def test_a_wrong_password_is_no_reason_to_wait(tls_postgres):
+    url = f"postgresql://guarded:wrong@127.0.0.1:{tls_postgres.port}/postgres"
     assert (await trouble_of(url))[0] is Trouble.ENVIRONMENT
 
 
-async def test_options_and_names_reach_the_server(server):
-    start = f"postgresql://open@127.0.0.1:{server.port}/postgres?options=-c%20geqo%3Doff"
+async def test_options_and_names_reach_the_server(tls_postgres):
+    start = f"postgresql://open@127.0.0.1:{tls_postgres.port}/postgres?options=-c%20geqo%3Doff"
     assert (await met(start))[4:] == ("teller-tests", "off")
     assert (await met(f"{start}&application_name=shop"))[4:] == ("shop", "off")
 

@@ -30,6 +30,7 @@ async def value_of(engine, expression, **values):
         return await connection.scalar(text(f"SELECT {expression}"), values)
 
 
+@pytest.mark.needs_servers
 async def test_a_server_that_is_too_old_is_told_in_one_sentence(tmp_path, monkeypatch):
     known = [option for option in postgres._INITDB if option != "--no-instructions"]
     monkeypatch.setattr(postgres, "_INITDB", known)

@@ -15,6 +15,9 @@ NEEDED = "import asyncio, pydantic; pydantic.create_model('Model', field=int)"
 HEAVY = ("sqlalchemy", "asyncpg", "alembic", "arq", "redis", "orjson", "worker", "db", "jobs")
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def python(teller_jobs_path, tmp_path_factory):
     """An interpreter that sees the wheel and its dependencies, and nothing of this project."""

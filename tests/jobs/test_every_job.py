@@ -31,6 +31,7 @@ def test_the_folder_is_the_registry():
 
 
 @every_job
+@pytest.mark.slow
 def test_importing_a_job_loads_no_heavy_library(job):
     module = job.handler.__module__
     probe = f"import sys, {module}; print([m for m in {HEAVY} if m in sys.modules])"

@@ -149,7 +149,7 @@ async def test_health_tells_who_paused_what_and_why_and_alerts_leave_it_out(
         await Client(redis, sessions=pauses).enqueue(
             a_letter(), run_at=datetime.now(UTC) - timedelta(hours=1)
         )
-        health = worker.ctx["teller_health"]
+        health = worker.ctx[PARTS].health
         state = health.state
         assert state.queues() == {"default": {"slots": 1, "taken": 0, "paused": True}}
         shown = health.metrics.exposition().decode()

@@ -82,9 +82,9 @@ class Parts:
         self._sessions = create_sessions(self.engine)
         self._events = Events(log_events, *subscribers)
         self._relays = [self._relay(name) for name in self._queues.values()]
-        self._health = self._make_health()
+        self.health = self._make_health()
         self._pauses = PauseKeeper(
-            *(self._sessions, worker, self._queues, self._events, self._health.state)
+            *(self._sessions, worker, self._queues, self._events, self.health.state)
         )
 
     async def open(self) -> Executor:
@@ -98,8 +98,8 @@ class Parts:
         """
         self._exits.push_async_callback(self._end)
         # Before anything else: a worker that waits for its servers answers probes meanwhile.
-        self._exits.push_async_callback(self._health.stop)
-        self._health.start()
+        self._exits.push_async_callback(self.health.stop)
+        self.health.start()
         await wait_for_database(
             partial(check_schema, self.engine, self._settings.database_schema), self._events
         )
@@ -111,7 +111,7 @@ class Parts:
         duties = DutyRunner(self._duties(limits), self._events)
         self._exits.push_async_callback(duties.stop)
         duties.start()
-        self._health.ready()
+        self.health.ready()
         self._events.emit("worker.started", concurrency=sum(self._settings.slots.values()))
         return executor
 
@@ -142,7 +142,7 @@ class Parts:
             self._redis,
             self._settings.queue_name,
             is_available=lambda: self._worker is None or self._worker.redis_available,
-            workers=self._health.count_workers,
+            workers=self.health.count_workers,
         )
 
     def _executor(self, services: "Services", limits: Limits) -> Executor:
@@ -157,14 +157,14 @@ class Parts:
             limits=limits,
             is_paused=self._pauses.is_paused,
             error_text=self._settings.error_text,
-            instrument=partial(_ObservedRun, self._health.state, tracing),
+            instrument=partial(_ObservedRun, self.health.state, tracing),
             progress_of=ProgressBoard(self._redis).of,
             send=outbox.send,
         )
 
     def _duties(self, limits: Limits) -> "list[Duty]":
         sessions, redis, events = self._sessions, self._redis, self._events
-        state = self._health.state
+        state = self.health.state
         return [
             self._pauses,
             limits,
@@ -172,7 +172,7 @@ class Parts:
             *(Quarantine(sessions, redis, key, events, state) for key in self._queues),
             Scheduler(sessions, checked_schedules(self._jobs), events),
             BatchWatch(sessions, redis, self._settings.queue_name, events),
-            *self._health.duties,
+            *self.health.duties,
             *self._fallback(),
         ]
 

@@ -99,6 +99,7 @@ def test_a_workspace_is_gone_afterwards_whatever_happened(tmp_path):
     assert list((tmp_path / "w").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_workspace_of_a_killed_worker_is_removed_and_that_of_a_living_one_is_not(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"

@@ -118,6 +118,7 @@ def shell(command):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "said"),
     [
@@ -135,6 +136,7 @@ def test_closed_and_full_streams_are_one_line_of_a_process_too(command, said):
     assert answer.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_is_no_error():
     answer = shell("sleep 0; (worker --help; echo code $? >&2) | true")
 

@@ -166,7 +166,10 @@ async def test_a_handler_that_ignores_its_cancellation_is_left_behind_and_cannot
     async with asyncio.timeout(20):
         outcome = await toys.executor.run(job, delivery)
     go_on.set()
-    await ended.wait()
+    async with asyncio.timeout(20):
+        await ended.wait()
+        # It gives its connection back before the engine is disposed of.
+        await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
 
     assert outcome.state == "dead"
     assert (await toys.errors(delivery))[0]["error"] == "UnitTimeoutError"

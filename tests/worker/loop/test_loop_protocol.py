@@ -219,6 +219,7 @@ print(type(worker.loop).__module__)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("chosen", "module"),
     [

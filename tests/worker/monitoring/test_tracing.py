@@ -117,6 +117,7 @@ def test_where_nobody_collects_spans_there_is_no_tracing(sessions):
     assert create_tracing(sessions, Events()) is None
 
 
+@pytest.mark.slow
 def test_without_the_package_the_worker_works_and_never_looks_for_it_again():
     program = """
 import sys

@@ -178,6 +178,7 @@ async def test_a_wait_says_whether_it_was_cut_short():
     assert await wait_for(stopping, DEADLINE_S) is True
 
 
+@pytest.mark.slow
 def test_a_child_whose_supervisor_is_gone_is_stopped():
     program = (
         "import sys, time; from worker.process.supervisor import stop_with_supervisor; "

@@ -46,6 +46,7 @@ async def test_a_deed_ends_as_the_table_says(sessions, name):
     assert row.state == "completed" or row.error == DEEDS[name].error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DEADLY)
 def test_a_deadly_deed_ends_the_process_with_its_own_code(name):
     code = f"""
