@@ -12,6 +12,7 @@ from jobs._client.client import Client
 from tests.letters import CatalogPrinted, LetterSent, PrintCatalog, a_letter
 from tests.worker.loop.kit import eventually
 from tests.worker.test_queues import DEADLINE_S, REPORTS, hear, press, running, sessions
+from worker.app.options import PARTS
 from worker.dev.servers import ValkeyServer
 
 __all__ = ["press", "sessions"]
