@@ -15,7 +15,7 @@ from jobs import Client
 from tests.bench.loop import Row
 from tests.letters import CountBatch, a_letter, add_samples, in_the_folder
 from tests.worker.running import running_worker
-from worker.app.schema import migrate_database
+from worker.app import migrate_database
 
 if TYPE_CHECKING:
     from jobs import Payload

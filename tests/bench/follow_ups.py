@@ -13,7 +13,7 @@ from jobs._wire import QueuedJob, put
 from tests.bench.loop import Row
 from tests.letters import add_samples, file, in_the_folder
 from tests.worker.running import running_worker
-from worker.app.schema import migrate_database
+from worker.app import migrate_database
 
 if TYPE_CHECKING:
     from jobs import Context

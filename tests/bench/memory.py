@@ -22,7 +22,7 @@ import redis
 from db.engine import create_engine
 from tests.bench.loop import Row
 from tests.bench.orm_transfer import CONCURRENCY, WorkerSettings
-from worker.app.schema import migrate_database
+from worker.app import migrate_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable

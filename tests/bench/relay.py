@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from db.engine import create_engine, create_sessions
 from tests.bench.loop import Row
-from worker.app.schema import migrate_database
+from worker.app import migrate_database
 from worker.dev.servers import Stack
 from worker.maintenance.relay import Relay
 from worker.monitoring.events import Events

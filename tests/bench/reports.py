@@ -24,7 +24,7 @@ from db.engine import create_engine, create_sessions
 from db.transaction import MOVE_LIMITS
 from tests.bank.kit import open_account
 from tests.bench.loop import Row
-from worker.app.schema import migrate_database
+from worker.app import migrate_database
 from worker.dev.servers.programs import postgres_binaries
 
 PROJECT: Final = Path(__file__).parents[2]

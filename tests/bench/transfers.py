@@ -28,7 +28,7 @@ from jobs._wire import QueuedJob, put
 from tests.bank.kit import open_account
 from tests.bench.loop import Row
 from tests.bench.orm_transfer import CONCURRENCY, Base
-from worker.app.schema import migrate_database
+from worker.app import migrate_database
 from worker.dev.servers.programs import postgres_binaries
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from db.migrate import (
 from jobs import Client
 from tests.letters import a_letter, add_samples, letters_at
 from tests.worker.running import running_worker
-from worker.app.schema import migrate_database
+from worker.app import migrate_database
 from worker.errors import StartupError
 from worker.settings import load_settings
 

@@ -21,7 +21,7 @@ from rich.table import Table
 from db.engine import create_engine
 from tests.fuzz.run import HEALTHY_S, Result, run
 from tests.letters import add_samples
-from worker.app.schema import migrate_database
+from worker.app import migrate_database
 from worker.dev.servers import Stack
 
 

@@ -7,9 +7,10 @@ built when they are asked for, so that importing this module reads no environmen
 from typing import Any
 
 from worker.app.options import Options, create_worker
+from worker.app.schema import migrate_database
 from worker.settings import load_settings
 
-__all__ = ["Options", "create_worker"]
+__all__ = ["Options", "create_worker", "migrate_database"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module's attribute can be anything

@@ -5,7 +5,7 @@ from typing import Final
 
 import typer
 
-from worker.app.schema import migrate_database
+from worker.app import migrate_database
 from worker.cli._alive import still_working
 from worker.cli._connections import open_connections
 from worker.cli._options import command_line

@@ -22,7 +22,7 @@ from sqlalchemy import make_url
 
 from db.engine import create_engine, create_sessions
 from jobs._services import open_dry_services
-from worker.app.schema import migrate_database
+from worker.app import migrate_database
 from worker.dev.servers import Stack
 from worker.dev.workbench import Workbench
 

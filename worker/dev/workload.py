@@ -23,7 +23,7 @@ from db.engine import create_sessions, open_engine
 from db.store import Store
 from jobs import Client, Request
 from jobs.transfer_funds import TransferFunds
-from worker.app.schema import migrate_database
+from worker.app import migrate_database
 from worker.execution.serializer import deserialize, serialize
 
 if TYPE_CHECKING:

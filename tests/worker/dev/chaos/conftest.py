@@ -7,7 +7,7 @@ import pytest
 
 from db.engine import create_engine, create_sessions
 from jobs import registry
-from worker.app.schema import migrate_database
+from worker.app import migrate_database
 from worker.dev.chaos.faults import Targets
 from worker.dev.chaos.fleet import Fleet, environment
 from worker.dev.chaos.proxy import CommitProxy, Proxy
