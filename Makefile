@@ -124,7 +124,7 @@ cert=$${PIP_CERT:-$$("$(PYTHON)" -m pip config get global.cert 2>/dev/null)}; \
 [ -z "$$index" ] || export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}"; \
 [ -z "$$cert" ] || export SSL_CERT_FILE="$${SSL_CERT_FILE:-$$cert}"; \
 said=$$( { $(COMPILE) -o "$(1)/requirements.lock" && \
-	$(COMPILE) --extra embedded --group dev -o "$(1)/requirements-dev.lock"; } 2>&1 ) || { \
+	$(COMPILE) --extra desk --extra embedded --group dev -o "$(1)/requirements-dev.lock"; } 2>&1 ) || { \
 	printf '%s\n' "$$said" | sed 's|[a-z]*://[^ ]*|<registry>|g' >&2; \
 	case "$$said" in *"Failed to fetch"*|*"error sending request"*) \
 		echo "The package registry cannot be reached, so the locks were not compiled." >&2;; esac; \

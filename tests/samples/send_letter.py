@@ -21,7 +21,7 @@ class SendLetter(Payload):
     kind: ClassVar[str] = "send_letter"
 
     address: Annotated[str, Field(min_length=1, max_length=40, examples=["12 High Street"])]
-    pages: Annotated[int, Field(ge=1, le=100)] = 1
+    pages: Annotated[int, Field(ge=1, le=100, json_schema_extra={"public": True})] = 1
     reference: UUID | None = None
 
     def conflict_keys(self) -> tuple[str, ...]:

@@ -21,8 +21,8 @@ from jobs._wire import job_id_of
 from tests.letters import letters_at
 from worker.cli._options import UsageError
 from worker.cli.jobs import command
-from worker.cli.jobs import retry as replaying
 from worker.cli.jobs.tables import list_as_tsv, short_time, show_list
+from worker.desk.acts import retry as replaying
 
 NOW = datetime.now(UTC)
 
@@ -302,7 +302,7 @@ def test_many_dead_jobs_run_again_by_a_filter_and_only_after_a_yes(jobs_command)
 
 def test_a_job_that_dies_again_meanwhile_is_not_replayed_forever(jobs_command, monkeypatch):
     jobs_command.add(state="dead")
-    from worker.cli.jobs import retry
+    from worker.desk.acts import retry
 
     async def die_again(self, jobs):
         async with self._sessions() as session, session.begin():

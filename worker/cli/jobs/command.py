@@ -27,10 +27,8 @@ from db.store import Store
 from jobs._services import open_dry_services
 from jobs._wire import job_id_of
 from worker.cli._connections import Connections, open_connections
-from worker.cli._options import UsageError, command_line, confirm, parse_since
+from worker.cli._options import UsageError, command_line, confirm, operator, parse_since
 from worker.cli.jobs import batch as batches
-from worker.cli.jobs.cancel import Canceller
-from worker.cli.jobs.retry import Replayer
 from worker.cli.jobs.tables import (
     cursor_of,
     list_as_json,
@@ -40,6 +38,8 @@ from worker.cli.jobs.tables import (
     show_whole,
     whole_as_dict,
 )
+from worker.desk.acts.cancel import Canceller
+from worker.desk.acts.retry import Replayer
 from worker.errors import TellerError, visible
 from worker.execution.dry_run import dry_run
 from worker.tables import json_text
@@ -220,7 +220,7 @@ async def _show(name: str, *, payload: bool, json: bool) -> int:
 
 async def _retry(names: list[str] | None, which: Filter, *, yes: bool) -> int:
     async with open_connections("jobs", pool_size=CONNECTIONS) as opened:
-        replayer = Replayer(opened.sessions, opened.redis, opened.settings.queue_name)
+        replayer = Replayer(opened.sessions, opened.redis, opened.settings.queue_name, operator())
         if names:
             jobs = await _find(opened, names)
             done = await replayer.these([job.id for job in jobs])

@@ -7,8 +7,7 @@ from uuid import UUID
 from db.dispatch import Unsent
 from db.operations import Filter, clock, replay_batch, replay_these
 from jobs._wire import put, result_key
-from worker.cli._options import operator
-from worker.cli.jobs.redis import best_effort
+from worker.desk.acts.best_effort import best_effort
 from worker.maintenance.relay import queued_jobs
 
 if TYPE_CHECKING:
@@ -26,11 +25,12 @@ class Replayer:
         sessions: "async_sessionmaker[AsyncSession]",
         redis: "Redis",
         queue_name: str,
+        by: str,
     ) -> None:
         self._sessions = sessions
         self._redis = redis
         self._queue_name = queue_name
-        self._note = f"put back by {operator()}"
+        self._note = f"put back by {by}"
 
     async def these(self, ids: Sequence[UUID]) -> list[UUID]:
         """Replay jobs by id; return those that were dead."""

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from db.operations import Filter, cancel_batch, cancel_these
 from jobs._wire import abort
-from worker.cli.jobs.redis import best_effort
+from worker.desk.acts.best_effort import best_effort
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

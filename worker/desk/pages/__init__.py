@@ -1,0 +1,1 @@
+"""The pages, one file for each that has something of its own to read."""
