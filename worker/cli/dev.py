@@ -29,7 +29,7 @@ Processes = Annotated[int, typer.Option(min=1, max=PROCESSES_MAX, help="Worker p
 
 @app.command()
 def dev(processes: Processes = 1) -> None:
-    """Start PostgreSQL, Valkey, a worker and the desk, and print their URLs.
+    """Start PostgreSQL, Valkey, a worker and the desk, and print URLs.
 
     The servers come from wheels; DATABASE_URL and REDIS_URL win where they are set. Data stays in
     .teller/; Ctrl-C stops everything.
