@@ -17,8 +17,8 @@ from jobs._wire import completed_answer, rejected_answer
 from worker.errors import JobCancelledError, JobConflictError, JobDeadError
 from worker.execution import serializer as wire
 from worker.execution.delivery import QUEUE_NAMES, Delivery, identify, read_delivery
-from worker.execution.executor import MALFORMED_KIND
 from worker.execution.outcome import Conflict, Finished, Later, Outcome
+from worker.execution.payloads import MALFORMED_KIND
 from worker.loop import Worker
 from worker.loop.decode import ABORTED
 from worker.loop.outcomes import Completed, Failed, RetryLater

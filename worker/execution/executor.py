@@ -9,20 +9,18 @@ import asyncio
 import random
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import orjson
-from pydantic import ValidationError
 
 from db.engine import create_sessions
 from db.execution import Failure, Record
 from db.pauses import Pauses
 from db.probe import ServerProbe
 from jobs import registry
-from jobs._payload import validation_message
 from jobs._progress import show_nobody
 from jobs._queue import QUEUE
 from worker.execution import failures
@@ -33,8 +31,6 @@ from worker.execution.commit import (
     is_own_cancel,
     shielded_commit,
 )
-from worker.execution.delivery import resumed
-from worker.execution.error_text import describe, read_private, redact
 from worker.execution.failures import FailureRecorder, Setback
 from worker.execution.job_events import emit_outcome, emit_retry, emit_slice
 from worker.execution.limits import Limits
@@ -46,6 +42,7 @@ from worker.execution.outcome import (
     Superseded,
     outcome_in,
 )
+from worker.execution.payloads import describe_error, parse
 from worker.execution.retry import (
     CRASHES_MAX,
     MAY_BE_THE_SERVERS,
@@ -55,6 +52,7 @@ from worker.execution.retry import (
     named_cause,
     wait_in_place,
 )
+from worker.execution.run import Run, not_due
 from worker.execution.semaphores import KeyedSemaphores
 
 if TYPE_CHECKING:
@@ -93,39 +91,11 @@ With the look at the server and the failure's record it stays below the queue's 
 
 EXPIRED: Final = "expired"
 """The reason of a job that was cancelled because it had not begun in time."""
-MALFORMED_KIND: Final = "malformed"
-"""The kind under which a body is kept that is no job at all."""
 
 
 def no_instrument(_job: "JobRef", _try_number: int) -> "AbstractAsyncContextManager[None]":
     """Observe nothing."""
     return nullcontext()
-
-
-@dataclass(slots=True)
-class Run:
-    """One delivery under way; the row may correct what was delivered."""
-
-    job: "Job | None"
-    """None while no job here has the kind."""
-    delivery: "Delivery"
-    tries: int = 0
-    superseded: int = 0
-    window: CommitWindow = field(default_factory=CommitWindow)
-    kept: Kept = field(default_factory=Kept)
-    began_at: float = 0.0
-    """Monotonic time of the first try's beginning, after it waited for its turn."""
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds since the first try began."""
-        return time.monotonic() - self.began_at if self.began_at else 0.0
-
-    def resume(self, stored: "Stored", jobs: "Mapping[str, Job]") -> None:
-        """Go on with what the row has."""
-        self.delivery = resumed(self.delivery, stored)
-        if self.job is None or self.job.kind != stored.kind:
-            self.job = jobs.get(stored.kind)
 
 
 class Executor:
@@ -218,8 +188,8 @@ class Executor:
                 return step
 
     def _begin_anew(self, run: Run, stored: "Stored") -> Later | None:
-        if not_due := _not_due(run.job, stored):
-            return not_due
+        if later := not_due(run.job, stored):
+            return later
         run.superseded += 1
         run.kept = Kept()
         if run.superseded > SUPERSEDED_MAX:
@@ -229,9 +199,9 @@ class Executor:
 
     async def _try(self, run: Run) -> Outcome | Superseded:
         """Run the job once, from its row to its commit."""
-        if _needs_its_row(run) and (ended := await self._open(run)):
+        if run.needs_its_row and (ended := await self._open(run)):
             return ended
-        payload = self._parse(run.job, run.delivery)
+        payload = parse(run.job, run.delivery, self._error_text)
         if run.job is None or payload is None or isinstance(payload, Failure):
             return await self._refuse(run, payload)
         async with self._limits.hold(run.job, payload, run.delivery) as wait_s:
@@ -280,7 +250,7 @@ class Executor:
             stored = await record.find(delivery.job)
             lacks_row = stored is None and not delivery.by_id
             if lacks_row or (stored is not None and stored.crashes < delivery.crashes):
-                expires_in = _expires_in(run)
+                expires_in = run.expires_in
                 await record.open(delivery.job, delivery.crashes, expires_in=expires_in)
                 await session.commit()
                 stored = await record.find(delivery.job)
@@ -295,8 +265,8 @@ class Executor:
             return emit_outcome(self._events, delivery, ended)
         if ended is not None:
             run.kept = Kept()
-        if not_due := _not_due(run.job, stored):
-            return not_due
+        if later := not_due(run.job, stored):
+            return later
         run.resume(stored, self.jobs)
         # A lease counts itself until it ends.
         return await self._end_if_deadly(run, stored.crashes - stored.is_leased)
@@ -331,34 +301,10 @@ class Executor:
         cause = cause_of(diagnosis, server_is_away=server_is_away, handler_began=handler_began)
         if cause is Cause.OWN and run.job is not None:
             cause = named_cause(error, run.job.policy.retry)
-        setback = Setback(self._describe(error, run), cause, diagnosis)
+        setback = Setback(
+            describe_error(error, run.job, run.delivery, self._error_text), cause, diagnosis
+        )
         return await self._failures.record(run.delivery, run.job, setback)
-
-    def _describe(self, error: BaseException, run: Run) -> Failure:
-        if self._error_text == "full":
-            return describe(error)
-        payload_json = run.delivery.job.payload_json
-        try:
-            parsed = run.job and run.job.payload.model_validate_json(payload_json)
-        except BaseException:  # noqa: BLE001 - a validator is the job's code
-            parsed = None
-        return describe(error, read_private(payload_json), parsed)
-
-    def _parse(self, job: "Job | None", delivery: "Delivery") -> "Payload | Failure | None":
-        """Return the payload, or why there is none; None for a kind that is unknown here."""
-        if delivery.job.kind == MALFORMED_KIND:
-            return failures.not_a_job()
-        if delivery.fault is not None:
-            return failures.invalid_payload(delivery.fault)
-        if job is None:
-            return None
-        try:
-            return job.payload.model_validate_json(delivery.job.payload_json)
-        except ValidationError as error:
-            message = validation_message(error)
-            if self._error_text != "full":
-                message = redact(message, read_private(delivery.job.payload_json))
-            return failures.invalid_payload(message)
 
     async def _refuse(self, run: Run, why: "Payload | Failure | None") -> Outcome | Superseded:
         """Record a delivery that this code cannot run: for a newer worker, or as dead."""
@@ -404,28 +350,3 @@ class Executor:
         if stored is None or stored.state == "queued":
             return Later(ABORT_RETRY)  # deleted, or replayed, in this moment
         return Finished(stored.state, stored.result, replayed=not cancelled)
-
-
-def _needs_its_row(run: Run) -> bool:
-    """Return whether a try begins with the job's row; a newer payload may stand there."""
-    replaces = run.job is not None and run.job.policy.replace
-    return run.delivery.needs_its_row or run.tries > 1 or replaces or _expires_in(run) is not None
-
-
-def _expires_in(run: Run) -> timedelta | None:
-    """Return how long ago a job that comes for the first time has expired; None if it has not.
-
-    By this process's clock: its row, if there was one before, knows better.
-    """
-    wanted = None if run.job is None else run.job.policy.expires_after
-    if wanted is None or run.delivery.try_number > 1 or run.delivery.crashes:
-        return None
-    left = wanted - timedelta(seconds=run.delivery.wait_s)
-    return left if left <= timedelta() else None
-
-
-def _not_due(job: "Job | None", stored: "Stored") -> Later | None:
-    """Return what becomes of a job whose time was moved after it was sent; None if it is due."""
-    if job is None or not job.policy.replace or stored.is_leased or stored.waits <= timedelta():
-        return None
-    return Later(stored.waits)

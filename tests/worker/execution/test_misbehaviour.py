@@ -11,7 +11,7 @@ from sqlalchemy import text
 from db.execution import RESULT_BYTES_MAX
 from jobs import Retry
 from tests.worker.execution.test_executor import Made, Toy, delivery_of, job_of, make, toys, write
-from worker.execution import commit, executor, retry
+from worker.execution import commit, executor, payloads, retry
 from worker.execution.error_text import describe
 from worker.execution.outcome import Finished, Later
 
@@ -182,7 +182,7 @@ async def test_a_failure_that_cannot_be_written_as_it_is_is_written_as_less(toys
     def describe_badly(error, *private):
         return replace(describe(error, *private), message="\x00")
 
-    monkeypatch.setattr(executor, "describe", describe_badly)
+    monkeypatch.setattr(payloads, "describe", describe_badly)
     job, delivery = job_of(raising(ValueError("x")), retry=Retry(attempts_max=2)), delivery_of()
 
     first = await toys.executor.run(job, delivery)
