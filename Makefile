@@ -99,13 +99,16 @@ image-check: $(STAMP) ## build the container image, run it, and check what it pr
 	@deploy/image-check $(ARGS)
 
 ##@ Change it
-.PHONY: fmt lock clean
+.PHONY: fmt lock pictures clean
 fmt: $(STAMP) ## format the code and apply safe fixes
 	@$(PY) -m ruff check --fix-only --quiet .
 	@$(PY) -m ruff format .
 
 lock: $(STAMP) ## recompile both locks (to newer versions: UPGRADE=--upgrade)
 	@$(call recompile,.)
+
+pictures: $(STAMP) ## draw the pictures of docs/ anew
+	@$(PY) -m tests.pictures
 
 clean: ## remove .venv/, caches and the demo's data
 	@rm -rf $(VENV) .teller .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -30,12 +30,19 @@ class Services:
 
 @asynccontextmanager
 async def open_services(
-    *, reports_url: str, endpoints: "Endpoints", private_webhooks: bool
+    *,
+    reports_url: str,
+    reports_issuer: str = "",
+    reports_logo: str = "",
+    endpoints: "Endpoints",
+    private_webhooks: bool,
 ) -> AsyncIterator[Services]:
     """Open the services for as long as the block lasts.
 
     Args:
         reports_url: where reports are published.
+        reports_issuer: who makes them: a name and the lines of an address, divided by `|`.
+        reports_logo: the path of the issuer's logo.
         endpoints: who hears of the ends of jobs.
         private_webhooks: whether an endpoint may be in a private network.
 
@@ -43,11 +50,11 @@ async def open_services(
         ServiceError: a setting is wrong.
     """
     # Imported here: a client loads this file as well, and opens no services.
-    from ._reports import DestinationError, Reports
+    from ._reports import DestinationError, Issuer, Reports
     from ._webhooks import Webhooks
 
     try:
-        reports = Reports(reports_url)
+        reports = Reports(reports_url, Issuer.from_settings(reports_issuer, reports_logo))
     except DestinationError as error:
         raise ServiceError(str(error)) from error
     webhooks = Webhooks(endpoints, private_allowed=private_webhooks)

@@ -133,6 +133,10 @@ class Settings(BaseSettings):
     poll_delay_s: Annotated[float, Field(gt=0, le=60)] = 0.5
     reports_url: str = Field(default_factory=_reports_in_this_directory)
     """Where reports go: a `file://` directory or an `s3://` bucket and prefix."""
+    reports_issuer: str = ""
+    """Who makes the reports, at their head: a name and an address, its lines divided by `|`."""
+    reports_logo: str = ""
+    """The path of the issuer's logo: a .svg, .png or .jpg file."""
     health_host: str = "127.0.0.1"
     """The address that the health server listens on; 0.0.0.0 in a container."""
     health_port: Annotated[int, Field(ge=0, le=65_535)] = 8_089

@@ -7,11 +7,13 @@ and `transfer_volume.py`; how a format looks, in `as_csv.py` and its likes.
 """
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from jobs._reports import building, statement, transfer_volume, trial_balance
 from jobs._reports.destination import DestinationError, Published
+from jobs._reports.issuer import NOBODY, Issuer
 from jobs._reports.limits import refusal
 from jobs._reports.publish import destination_of
 from jobs._reports.workspace import LINES, OUTPUT, workspace
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     Content = Statement | TrialBalance | TransferVolume
 
-__all__ = ["DestinationError", "Published", "Reports"]
+__all__ = ["DestinationError", "Issuer", "Published", "Reports"]
 
 CHARTED: Final = ("pdf", "xlsx")
 """The formats that draw."""
@@ -40,8 +42,9 @@ class Reports:
         DestinationError: the URL is neither a directory nor a bucket.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, issuer: Issuer = NOBODY) -> None:
         self.url = url
+        self._issuer = issuer
         self._destination = destination_of(url)
 
     def refusal(self, lines: int, format: "Format") -> str | None:  # noqa: A002 - the report's own word
@@ -68,7 +71,11 @@ class Reports:
             timezone: in which times are written.
             progress: shown how many lines are done, the same in every stage.
         """
-        document = await _document(content, books, job_id, timezone, charts=format in CHARTED)
+        document = replace(
+            await _document(content, books, job_id, timezone, charts=format in CHARTED),
+            issuer=self._issuer.lines,
+            logo=self._issuer.logo_name,
+        )
         with workspace(self._destination.workspace()) as folder:
             copy = partial(_copy, content, books, timezone, guarded=format == "csv")
             total = document.lines
@@ -83,6 +90,7 @@ class Reports:
             else:
                 await building.read_lines(folder / LINES, copy, tell)
                 await books.release()
+                self._issuer.lay_logo(folder)
                 await building.write_rendered(document, folder, format, tell)
             tell("publishing", document.lines)
             return await asyncio.to_thread(

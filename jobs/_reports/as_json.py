@@ -1,7 +1,6 @@
 """JSON for programs: the facts, then one object per line; amounts are strings, never floats."""
 
 import json
-from datetime import datetime
 from typing import TYPE_CHECKING, Final, TextIO
 
 if TYPE_CHECKING:
@@ -70,8 +69,6 @@ def value_of(kind: "Kind", text: str) -> object:
         return None
     if kind == "count":
         return int(text)
-    if kind == "time":
-        return datetime.fromisoformat(text).isoformat()
     return text
 
 

@@ -15,40 +15,29 @@ from iso4217 import Currency
 
 from jobs._reports import pdf_tables
 from jobs._reports.pdf_chart import chart_of
-from jobs._reports.pdf_text import human
+from jobs._reports.pdf_text import human, span
+from jobs._reports.pdf_widths import scale_of, widths_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from jobs._reports.document import Column, Document, Section, Table
+    from jobs._reports.document import Column, Document, Figure, Section, Table
 
 TEMPLATE: Final = Path(__file__).parent / "report.typ"
 FONTS: Final = Path(font_source_sans_pro.__file__).parent / "files"
 
-FACTS_LEFT_OUT: Final = ("holder", "period_start", "period_end", "last_day", "account_code")
+FACTS_LEFT_OUT: Final = (
+    *("holder", "period_start", "period_end", "last_day", "account_code"),
+    *("first_entry", "last_entry"),  # both in one fact
+)
 
 
 def write(
     document: "Document", lines: "Iterator[list[str]]", target: Path, wrote: "Callable[[], None]"
 ) -> None:
     """Set the report on pages and write them to `target`."""
-    layout = pdf_tables.LAYOUTS[document.report]
-    sections = [_section(document, section, lines, layout, wrote) for section in document.sections]
-    holder = next((fact.value for fact in document.facts if fact.name == "holder"), None)
-    period = next((fact.value or "" for fact in document.facts if fact.name == "period"), "")
-    page = {
-        "title": document.title,
-        "subtitle": holder or period,
-        "landscape": layout.landscape,
-        "job_id": document.job_id,
-        "facts": [
-            (fact.label, human(fact.kind, fact.value or ""))
-            for fact in document.facts
-            if fact.value and fact.name not in FACTS_LEFT_OUT and fact.value != (holder or period)
-        ],
-        "sections": sections,
-    }
     folder = target.parent
+    page = page_of(document, lines, wrote)
     (folder / "page.json").write_text(json.dumps(page, ensure_ascii=False), encoding="utf-8")
     shutil.copyfile(TEMPLATE, folder / "report.typ")
     # No PDF/A: it refuses a text for which no font has a glyph, and a name may have any letter.
@@ -59,9 +48,73 @@ def write(
         root=str(folder),
         font_paths=[str(FONTS)],
         format="pdf",
-        pdf_tags=False,  # they triple the size of a long table
+        pdf_tags=True,  # a screen reader finds its way by them
         timestamp=_end_of(document),
     )
+
+
+def page_of(
+    document: "Document", lines: "Iterator[list[str]]", wrote: "Callable[[], None]"
+) -> dict[str, Any]:
+    """Return what the template sets: texts, and where each goes."""
+    layout = pdf_tables.LAYOUTS[document.report]
+    sections = [_section(document, section, lines, layout, wrote) for section in document.sections]
+    rows = [row for one in sections for row in (*one["before"], *one["rows"], *one["after"])]
+    widths = widths_of(layout.columns, rows)
+    names = [column.label for column in layout.columns]
+    facts = {fact.name: fact for fact in document.facts}
+    period = facts["period"].value or ""
+    holder = facts["holder"].value if "holder" in facts else None
+    return {
+        "title": document.title,
+        "subtitle": holder or period,
+        "issuer": document.issuer,
+        "logo": document.logo,
+        "landscape": layout.landscape,
+        "job_id": document.job_id,
+        "running_head": [text for text in (holder, _of(facts, "account_id"), period) if text],
+        "facts": [
+            *(
+                (fact.label, human(fact.kind, fact.value or ""))
+                for fact in document.facts
+                if fact.value
+                and fact.name not in FACTS_LEFT_OUT
+                and fact.value != (holder or period)
+            ),
+            *_entries(facts),
+        ],
+        "summary": _summary(document, layout),
+        "columns": _heads(layout.columns, widths),
+        "scale": scale_of(widths, landscape=layout.landscape),
+        "groups": layout.groups,
+        "carried": names.index(layout.carried) if layout.carried else None,
+        "sections": sections,
+    }
+
+
+def _of(facts: "dict[str, Figure]", name: str) -> str | None:
+    return facts[name].value if name in facts else None
+
+
+def _entries(facts: "dict[str, Figure]") -> list[tuple[str, str]]:
+    first, last = _of(facts, "first_entry"), _of(facts, "last_entry")
+    return [("Entries", span("count", first, last))] if first and last else []
+
+
+def _summary(document: "Document", layout: "pdf_tables.Layout") -> dict[str, Any] | None:
+    """Return a line for each currency, where there are several."""
+    if len(document.sections) < 2 or not layout.summary:  # noqa: PLR2004 - several
+        return None
+    first = {figure.name: figure for figure in document.sections[0].figures}
+    rows = []
+    for section in document.sections:
+        figures = {figure.name: figure for figure in section.figures}
+        shown = [figures[name] for name in layout.summary]
+        rows.append([section.currency, *(human(one.kind, one.value or "") for one in shown)])
+    return {
+        "heads": ["Currency", *(first[name].label for name in layout.summary)],
+        "rows": rows,
+    }
 
 
 def _section(
@@ -71,36 +124,56 @@ def _section(
     layout: "pdf_tables.Layout",
     wrote: "Callable[[], None]",
 ) -> dict[str, Any]:
-    def row(cells: "Sequence[str]") -> pdf_tables.Line:
-        return _line(document.columns, cells)
+    def told() -> "Iterator[pdf_tables.Line]":
+        for _ in range(section.lines):
+            yield _line(document.columns, next(lines))
+            wrote()
 
-    rows = []
-    for _ in range(section.lines):
-        line = row(next(lines))
-        rows.append([column.cell(line) for column in layout.columns])
-        wrote()
+    def totals(rows: "Sequence[Sequence[str]]") -> list[list[str]]:
+        return [
+            [column.total(_line(document.columns, cells)) for column in layout.columns]
+            for cells in rows
+        ]
+
     figures = {figure.name: figure for figure in section.figures}
-    cards = [figures[name] for name in layout.cards]
-    notes = [figures[name] for name in layout.notes]
     return {
-        "heading": (section.currency, _currency_name(section.currency))
-        if layout.headings
-        else None,
-        "cards": [(card.label, human(card.kind, card.value or "")) for card in cards],
+        "currency": section.currency,
+        "heading": _currency_name(section.currency) if layout.headings else None,
+        "proof": _proof(section, layout, figures),
+        "cards": [_card(figures[name], section.currency) for name in layout.cards],
         "chart": chart_of(section.chart, section.currency) if section.chart else None,
-        "columns": _heads(layout.columns),
-        "groups": layout.groups,
-        "before": [
-            [column.total(row(cells)) for column in layout.columns] for cells in section.before
+        "before": totals(section.before),
+        "rows": [
+            [column.cell(line) for column in layout.columns] for line in layout.folded(told())
         ],
-        "rows": rows,
-        "after": [
-            [column.total(row(cells)) for column in layout.columns] for cells in section.after
-        ],
+        "after": totals(section.after),
         "double_rule": layout.double_rule,
-        "note": ". ".join(f"{note.label}: {note.value}" for note in notes if note.value) or None,
-        "tables": [_table(section, table, layout.tables[table.name]) for table in section.tables],
+        "note": _notes([figures[name] for name in layout.notes]),
+        "tables": [
+            _table(section, table, layout.tables[table.name], landscape=layout.landscape)
+            for table in section.tables
+        ],
     }
+
+
+def _card(figure: "Figure", currency: str) -> tuple[str, str, str]:
+    unit = currency if figure.kind == "money" else ""
+    return figure.label, human(figure.kind, figure.value or ""), unit
+
+
+def _proof(
+    section: "Section", layout: "pdf_tables.Layout", figures: "dict[str, Figure]"
+) -> str | None:
+    if layout.proof is None:
+        return None
+    debit, credit = (human("money", figures[name].value or "") for name in layout.proof)
+    nothing = human("money", f"{0:.{section.digits}f}")
+    return f"Debits {debit} = credits {credit}: difference {nothing}"
+
+
+def _notes(notes: "Sequence[Figure]") -> str | None:
+    told = [f"{note.label}: {human(note.kind, note.value)}" for note in notes if note.value]
+    return ". ".join(told) or None
 
 
 def _currency_name(code: str) -> str:
@@ -112,13 +185,20 @@ def _currency_name(code: str) -> str:
 
 
 def _table(
-    section: "Section", table: "Table", columns: "Sequence[pdf_tables.PageColumn]"
+    section: "Section",
+    table: "Table",
+    columns: "Sequence[pdf_tables.PageColumn]",
+    *,
+    landscape: bool,
 ) -> dict[str, Any]:
-    rows = [_line(table.columns, cells) for cells in table.rows]
+    lines = [_line(table.columns, cells) for cells in table.rows]
+    rows = [[column.cell(line) for column in columns] for line in lines]
+    widths = widths_of(columns, rows)
     return {
         "title": f"{table.title}, {section.currency}",
-        "columns": _heads(columns),
-        "rows": [[column.cell(row) for column in columns] for row in rows],
+        "columns": _heads(columns, widths),
+        "scale": scale_of(widths, landscape=landscape),
+        "rows": rows,
     }
 
 
@@ -126,15 +206,18 @@ def _line(columns: "Sequence[Column]", cells: "Sequence[str]") -> pdf_tables.Lin
     return dict(zip((column.name for column in columns), cells, strict=True))
 
 
-def _heads(columns: "Sequence[pdf_tables.PageColumn]") -> list[dict[str, Any]]:
+def _heads(
+    columns: "Sequence[pdf_tables.PageColumn]", widths: "Sequence[float]"
+) -> list[dict[str, Any]]:
     return [
         {
             "label": column.label,
             "right": column.right,
             "wide": column.wide,
             "small": column.small,
+            "width": width,
         }
-        for column in columns
+        for column, width in zip(columns, widths, strict=True)
     ]
 
 

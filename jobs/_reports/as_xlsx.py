@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import xlsxwriter
 
-from jobs._reports.xlsx_cells import ACCENT, Styles, write_value
+from jobs._reports.xlsx_cells import ACCENT, LEFT, Styles, write_value
 from jobs._reports.xlsx_summary import Summary, set_up_page
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class _Sheets:
             bold=True,
             font_color="#FFFFFF",
             bg_color=ACCENT,
-            align="right" if right else "left",
+            **({"align": "right"} if right else LEFT),
         )
 
 

@@ -7,7 +7,8 @@ Values are as a program wants them ("1234.50", ISO 8601); a renderer for people 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
-Kind = Literal["text", "id", "time", "day", "count", "money", "percent"]
+Kind = Literal["text", "id", "codes", "time", "day", "count", "money", "percent"]
+"""What a value is; `codes` are words of the program, joined by `_`."""
 Format = Literal["csv", "json", "xlsx", "pdf"]
 Row = tuple[str, ...]
 
@@ -80,6 +81,10 @@ class Document:
     facts: tuple[Figure, ...]
     columns: tuple[Column, ...]
     sections: tuple[Section, ...] = field(default=())
+    issuer: tuple[str, ...] = ()
+    """Who makes the report, as lines of an address; the first is the name."""
+    logo: str | None = None
+    """The name of a picture beside the document."""
 
     @property
     def lines(self) -> int:
@@ -99,6 +104,7 @@ class Document:
                 "facts": tuple(Figure(**figure) for figure in raw["facts"]),
                 "columns": _columns(raw["columns"]),
                 "sections": tuple(_section(section) for section in raw["sections"]),
+                "issuer": tuple(raw["issuer"]),
             }
         )
 

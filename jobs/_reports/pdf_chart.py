@@ -25,6 +25,7 @@ def chart_of(chart: "Chart", currency: str) -> dict[str, Any]:
 
     drawn = {
         "title": f"{chart.title}, {currency}",
+        "alt": _in_words(chart, amounts, currency),
         "style": chart.style,
         "y_ticks": [(y(tick), human("count", f"{tick:.10g}")) for tick in ticks],
         "base": y(0),
@@ -41,6 +42,12 @@ def chart_of(chart: "Chart", currency: str) -> dict[str, Any]:
         "points": _steps(xs, [y(amount) for amount in amounts]),
         "x_ticks": _time_ticks(times[0], times[-1], span),
     }
+
+
+def _in_words(chart: "Chart", amounts: list[float], currency: str) -> str:
+    """Return what whoever cannot see the chart is told."""
+    low, high = (human("money", f"{amount:.10g}") for amount in (min(amounts), max(amounts)))
+    return f"{chart.title} in {currency}: between {low} and {high}; the table has each value"
 
 
 def round_ticks(low: float, high: float) -> list[float]:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from jobs._reports.pdf_text import human
+from jobs._reports.pdf_text import human, span
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from jobs._reports.document import Kind
 
@@ -26,7 +26,12 @@ class PageColumn:
     """Its text in an opening or closing row."""
     right: bool = False
     wide: bool = False
+    """Whether what the others leave of the page is this column's."""
     small: bool = False
+
+
+def _as_they_are(lines: "Iterable[Line]") -> "Iterable[Line]":
+    return lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,14 @@ class Layout:
     """Figures under the table."""
     tables: "Mapping[str, tuple[PageColumn, ...]]" = field(default_factory=dict)
     """The columns of the short tables that follow, by the table's name."""
+    folded: "Callable[[Iterable[Line]], Iterable[Line]]" = _as_they_are
+    """Makes one line of several that say nothing each."""
+    proof: tuple[str, str] | None = None
+    """Two figures that are equal, or there would be no report."""
+    summary: tuple[str, ...] = ()
+    """The figures of each currency that stand in a table on the first page."""
+    carried: str | None = None
+    """The column whose last value stands at the head of the next page."""
     headings: bool = True
     double_rule: bool = False
     """As accountants close a column that has been proved."""
@@ -88,23 +101,42 @@ def _total(_line: Line) -> str:
     return "Total"
 
 
-def _entries(line: Line) -> str:
-    if not line["first_entry"]:
-        return ""
-    return f"{human('count', line['first_entry'])}\N{EN DASH}{human('count', line['last_entry'])}"
+def _party(side: str, line: Line) -> str:
+    code = line[f"{side}_account"]
+    return line[f"{side}_name"] or ("Outside world" if code.startswith("world:") else code)
+
+
+def _day(line: Line) -> str:
+    return span("day", line["day"], line.get("last_day", line["day"]))
+
+
+def fold_quiet_days(lines: "Iterable[Line]") -> "Iterable[Line]":
+    """Make one line of days that follow each other and had neither a transfer nor a refusal."""
+    quiet: Line | None = None
+    for line in lines:
+        if line["transfers"] == line["rejected"] == "0":
+            first = quiet or dict.fromkeys(line, "") | {"day": line["day"], "transfers": "0"}
+            quiet = first | {"last_day": line["day"]}
+            continue
+        if quiet:
+            yield quiet
+            quiet = None
+        yield line
+    if quiet:
+        yield quiet
 
 
 STATEMENT: Final = Layout(
     columns=(
         PageColumn("Posted", _posted, _nothing),
         PageColumn("Description", _description, _statement_total, wide=True),
-        PageColumn("Transfer", partial(_value, "transfer_id", "id"), _nothing, small=True),
         _column("entry", "Entry", "count"),
         _column("debit", "Money out", "money"),
         _column("credit", "Money in", "money"),
         _column("balance", "Balance", "money"),
     ),
     cards=("opening_balance", "credits", "debits", "closing_balance"),
+    carried="Balance",
     headings=False,
 )
 
@@ -123,14 +155,16 @@ TRIAL_BALANCE: Final = Layout(
         _column("closing_credit", "Credit", "money"),
     ),
     groups=(("", 3), ("Opening balance", 2), ("Movements", 3), ("Closing balance", 2)),
+    proof=("closing_debit", "closing_credit"),
+    summary=("accounts", "entries", "debits", "credits", "closing_debit", "closing_credit"),
     double_rule=True,
 )
 
 TRANSFER_VOLUME: Final = Layout(
     landscape=True,
     columns=(
-        PageColumn("Day", partial(_value, "day", "day"), _total, wide=True),
-        _column("transfers", "Transfers", "count"),
+        PageColumn("Day", _day, _total),
+        _column("transfers", "Count", "count"),
         _column("transfers_change", "Change", "percent"),
         _column("total", "Total", "money"),
         _column("total_change", "Change", "percent"),
@@ -140,19 +174,24 @@ TRANSFER_VOLUME: Final = Layout(
         _column("withdrawals", "Withdrawals", "money"),
         _column("accounts", "Accounts", "count"),
         _column("rejected", "Rejected", "count"),
-        PageColumn("World entries", _entries, _entries, right=True, small=True),
+    ),
+    groups=(
+        *(("", 1), ("Transfers", 2), ("Volume", 2), ("One transfer", 2)),
+        *(("From and to outside", 2), ("", 2)),
     ),
     cards=("total", "transfers", "deposits", "withdrawals", "largest"),
     notes=("rejected_by_reason",),
+    summary=("transfers", "total", "deposits", "withdrawals", "largest", "rejected"),
     tables={
         "largest_transfers": (
             PageColumn("Posted", _posted, _nothing),
-            PageColumn("From", partial(_value, "from_account", "id"), _nothing, wide=True),
-            PageColumn("To", partial(_value, "to_account", "id"), _nothing, wide=True),
+            PageColumn("From", partial(_party, "from"), _nothing, wide=True),
+            PageColumn("To", partial(_party, "to"), _nothing, wide=True),
             PageColumn("Transfer", partial(_value, "transfer_id", "id"), _nothing, small=True),
             _column("amount", "Amount", "money"),
         )
     },
+    folded=fold_quiet_days,
 )
 
 LAYOUTS: Final = {

@@ -1,5 +1,6 @@
 """An account statement: what came in, what went out, and the balance after each."""
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from jobs._reports.amounts import decimal_text
@@ -7,11 +8,14 @@ from jobs._reports.document import Chart, Column, Document, Figure, Section
 from jobs._reports.period import period_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime, tzinfo
     from uuid import UUID
 
     from db.bank.reports import Statement
+
+ONE_SECOND: Final = timedelta(seconds=1)
+"""The end is the next day's first moment; a scale should not name that day."""
 
 COLUMNS: Final = (
     Column("line", "Line", width=9),
@@ -65,7 +69,10 @@ def _section(
     def row(line: str, debit: str, credit: str, balance: str) -> tuple[str, ...]:
         return (line, statement.currency, "", "", "", "", "", "", debit, credit, balance)
 
-    points = [(at.astimezone(timezone).isoformat(), amount(balance)) for at, balance in series]
+    points = [
+        (at.astimezone(timezone).isoformat(), amount(balance))
+        for at, balance in _through_the_period(statement, series)
+    ]
     return Section(
         currency=statement.currency,
         digits=statement.digits,
@@ -85,6 +92,18 @@ def _section(
         ),
         chart=Chart("Balance", "steps", tuple(points)) if points else None,
     )
+
+
+def _through_the_period(
+    statement: "Statement", series: "Sequence[tuple[datetime, int]]"
+) -> "Iterator[tuple[datetime, int]]":
+    """Yield the balance from the period's first moment to its last, and each change between."""
+    if not series:
+        return
+    if statement.start is not None:
+        yield statement.start, statement.opening
+    yield from series
+    yield statement.end - ONE_SECOND, statement.closing
 
 
 def _text(version: int | None) -> str | None:

@@ -39,7 +39,9 @@ LARGEST_COLUMNS: Final = (
     Column("posted_at", "Posted at", "time", width=24),
     Column("transfer_id", "Transfer", "id", width=38),
     Column("from_account", "From", width=47),
+    Column("from_name", "From, by name", width=22),
     Column("to_account", "To", width=47),
+    Column("to_name", "To, by name", width=22),
     Column("amount", "Amount", "money", width=18),
 )
 
@@ -113,7 +115,9 @@ def _largest(one: "CurrencyVolume", timezone: "tzinfo") -> Table:
             transfer.posted_at.astimezone(timezone).isoformat(),
             str(transfer.id),
             transfer.payer,
+            transfer.payer_name or "",
             transfer.payee,
+            transfer.payee_name or "",
             decimal_text(transfer.amount, one.digits),
         )
         for transfer in one.largest
@@ -149,6 +153,7 @@ def _section(one: "CurrencyVolume", days: list[str], timezone: "tzinfo") -> Sect
                 "rejected_by_reason",
                 "Rejected because",
                 ", ".join(f"{reason} {count}" for reason, count in reasons) or None,
+                "codes",
             ),
         ),
         after=(

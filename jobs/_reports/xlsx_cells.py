@@ -17,6 +17,8 @@ QUIET: Final = "#7B8794"
 ACCENT: Final = "#2F6690"
 SHADE: Final = "#F2F5F8"
 FONT: Final = "Calibri"
+LEFT: Final = {"align": "left", "indent": 1}
+"""Away from the number to its left."""
 
 
 class Styles:
@@ -48,14 +50,14 @@ class Styles:
             case "percent":
                 properties |= {"num_format": "+0.0%;[Red]-0.0%;0.0%", "align": "right"}
             case "time":
-                properties |= {"num_format": "yyyy-mm-dd hh:mm:ss.000", "align": "left"}
+                properties |= LEFT | {"num_format": "yyyy-mm-dd hh:mm:ss.000"}
             case "day":
-                properties |= {"num_format": "yyyy-mm-dd", "align": "left"}
+                properties |= LEFT | {"num_format": "yyyy-mm-dd"}
             case "id":
-                properties |= {"font_color": QUIET, "font_size": 9}
-            case "text":
-                pass
-        return self.get(**properties | ({"align": align} if align else {}))
+                properties |= LEFT | {"font_color": QUIET, "font_size": 9}
+            case "text" | "codes":
+                properties |= LEFT
+        return self.get(**properties | ({"align": align, "indent": 0} if align else {}))
 
 
 def write_value(

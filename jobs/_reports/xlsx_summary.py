@@ -24,7 +24,7 @@ A4: Final = 9
 class Summary:
     """The sheet, and the charts that are drawn on it at the very end.
 
-    Their numbers are in sheets of their own, which come last where nobody has to leaf past them.
+    Their numbers are in hidden sheets of their own.
     """
 
     def __init__(self, workbook: "Workbook", styles: Styles, document: "Document") -> None:
@@ -44,16 +44,21 @@ class Summary:
         self._sheet.set_row(0, 30)
         self._sheet.write_string(0, 0, document.title, self._styles.get(font_size=20, bold=True))
         self._row = 2
+        breaks: list[int] = []
         for figure in (*document.facts, Figure("job_id", "Report", document.job_id, "id")):
             if figure.name not in LEFT_OUT:
                 self._add(figure, digits=0)
-        for section in document.sections:
+        for number, section in enumerate(document.sections):
             self._row += 1
             began = self._row
+            if number and section.chart:
+                breaks.append(began)
             self._add_section(section)
             if section.chart:
                 self._charts.append((began, section))
                 self._row = max(self._row, began + CHART_ROWS)
+        # A chart that a page's end cuts in two is none: each currency begins a page.
+        self._sheet.set_h_pagebreaks(breaks)
 
     def _add_section(self, section: "Section") -> None:
         heading = self._styles.get(
@@ -128,6 +133,7 @@ def _write_points(
     kind: Kind = "time" if chart.style == "steps" else "day"
     name = f"Chart {section.currency}"
     sheet = workbook.add_worksheet(name)
+    sheet.hide()  # one can show it; nobody has to leaf past it
     sheet.set_column(0, 1, 24)
     sheet.write_string(0, 0, "Time" if kind == "time" else "Day", styles.get(bold=True))
     sheet.write_string(0, 1, f"{chart.title}, {section.currency}", styles.get(bold=True))

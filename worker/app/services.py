@@ -37,6 +37,8 @@ async def open_services(
     async with AsyncExitStack() as stack:
         opening = _services.open_services(
             reports_url=reports_url or settings.reports_url,
+            reports_issuer=settings.reports_issuer,
+            reports_logo=settings.reports_logo,
             endpoints=Deliveries(sessions),
             private_webhooks=settings.webhook_private == "allowed",
         )

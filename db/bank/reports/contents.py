@@ -126,6 +126,9 @@ class LargeTransfer:
     """An account's code, as is the payee's."""
     payee: str
     amount: int
+    payer_name: str | None = None
+    """Personal, as is the payee's: for the file alone. None: the outside world."""
+    payee_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,7 +153,7 @@ SUM_VOLUME = text("""
 # A scan for each currency, but each keeps ten rows: ranking all of them would sort the period.
 LARGEST_TRANSFERS = text("""
     SELECT c.currency, t.id, t.posted_at, payer.code AS payer, payee.code AS payee, t.amount,
-           payer.exponent AS digits
+           payer.exponent AS digits, paying.username AS payer_name, paid.username AS payee_name
     FROM unnest(CAST(:currencies AS text[])) AS c (currency)
     CROSS JOIN LATERAL (
         SELECT * FROM transfers
@@ -162,6 +162,8 @@ LARGEST_TRANSFERS = text("""
     ) t
     JOIN accounts payer ON payer.id = t.from_account
     JOIN accounts payee ON payee.id = t.to_account
+    LEFT JOIN users paying ON paying.id = payer.user_id
+    LEFT JOIN users paid ON paid.id = payee.user_id
     ORDER BY c.currency, t.amount DESC, t.posted_at, t.id
 """)
 
@@ -191,9 +193,12 @@ def _guarded(column: str) -> str:
     )
 
 
+# As every other time in a report reads; PostgreSQL writes it so for JSON, in the session's zone.
+ISO_8601: Final = "to_jsonb(e.posted_at) #>> '{}'"
+
 # COPY's parameters are asyncpg's own: $1 is whether texts are guarded.
 COPY_STATEMENT: Final = f"""
-    SELECT 'entry', t.currency, e.version, e.posted_at, e.transfer_id,
+    SELECT 'entry', t.currency, e.version, {ISO_8601}, e.transfer_id,
            CASE WHEN other.user_id IS NOT NULL THEN 'Transfer'
                 WHEN e.amount > 0 THEN 'Deposit' ELSE 'Withdrawal' END,
            {_guarded("other.code")},

@@ -72,7 +72,11 @@ async def _largest_transfers(
     for row in await session.execute(LARGEST_TRANSFERS, query | {"count": LARGEST_TRANSFERS_MAX}):
         digits[row.currency] = row.digits
         found[row.currency].append(
-            LargeTransfer(row.id, row.posted_at, row.payer, row.payee, row.amount)
+            LargeTransfer(
+                *(row.id, row.posted_at, row.payer, row.payee, row.amount),
+                payer_name=row.payer_name,
+                payee_name=row.payee_name,
+            )
         )
     return found, digits
 

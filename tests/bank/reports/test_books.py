@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import random
+import re
 import uuid
 from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
@@ -106,6 +107,7 @@ async def test_a_statement_says_what_an_oracle_in_python_says(books, sessions, s
             f"{balance // 100}.{balance % 100:02}",
         )
         assert datetime.fromisoformat(row[3]) == entry["posted_at"]
+        assert re.fullmatch(r"[-\d]{10}T[:.\d]{8,15}[+-]\d\d:\d\d", row[3])  # as JSON has it
         assert row[4] == str(entry["transfer_id"])
 
 

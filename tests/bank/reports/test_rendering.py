@@ -3,22 +3,41 @@
 import csv
 import io
 import json
+import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import openpyxl
 import pypdf
 import pytest
 
-from db.bank.reports import CurrencyVolume, DayVolume, LargeTransfer, TransferVolume
-from jobs._reports import as_csv, as_json, as_pdf, as_xlsx, transfer_volume
+from db.bank.reports import (
+    CurrencyVolume,
+    DayVolume,
+    LargeTransfer,
+    Statement,
+    TransferVolume,
+)
+from jobs._reports import (
+    DestinationError,
+    Issuer,
+    as_csv,
+    as_json,
+    as_pdf,
+    as_xlsx,
+    pdf_tables,
+    transfer_volume,
+)
 from jobs._reports.document import Chart, Document, Figure, Section
 from jobs._reports.limits import PDF_LINES_MAX, refusal
 from jobs._reports.pdf_chart import chart_of, round_ticks
 from jobs._reports.pdf_text import human
+from jobs._reports.pdf_widths import scale_of, widths_of
 from jobs._reports.period import in_words, last_day
-from jobs._reports.statement import COLUMNS
+from jobs._reports.statement import COLUMNS, document_of
 
 WRITERS = {"json": as_json, "xlsx": as_xlsx, "pdf": as_pdf}
 NAMES = ("=1+1", "#eval(1)", "*bold*", "Zoë", "李雷", "@x", '"quoted", comma', "<b>&amp;</b>")
@@ -26,7 +45,7 @@ NAMES = ("=1+1", "#eval(1)", "*bold*", "Zoë", "李雷", "@x", '"quoted", comma'
 
 def entry(number, name, *, balance="1234567.89"):
     return [
-        *("entry", "EUR", str(number), "2026-11-10 10:26:14.634401+01"),
+        *("entry", "EUR", str(number), "2026-11-10T10:26:14.634401+01:00"),
         *("03e1cb1a-919c-494a-bb26-aebccddbb69f", "Transfer", "user:x:EUR", name),
         *("12.50", "", balance),
     ]
@@ -81,7 +100,7 @@ def volume():
         DayVolume(1, 1, 250, 250, 250, 0, 0, 2, 3, None, None, 2, 1_500),
     )
     largest = (
-        LargeTransfer(UUID(int=1), at, "world:EUR", "user:x:EUR", 1_000),
+        LargeTransfer(UUID(int=1), at, "world:EUR", "user:x:EUR", 1_000, payee_name="zoë"),
         LargeTransfer(UUID(int=2), at + timedelta(hours=1), "world:EUR", "=1+1", 500),
     )
     sums = TransferVolume(
@@ -175,7 +194,9 @@ def test_json_has_the_largest_transfers_beside_the_lines(tmp_path):
         "posted_at": "2026-11-09T10:26:14.634401+00:00",
         "transfer_id": str(UUID(int=1)),
         "from_account": "world:EUR",
+        "from_name": None,
         "to_account": "user:x:EUR",
+        "to_name": "zoë",
         "amount": "10.00",
     }
     assert [line["amount"] for line in section["largest_transfers"]] == ["10.00", "5.00"]
@@ -199,22 +220,26 @@ def test_a_workbook_has_a_sheet_of_the_largest_transfers(tmp_path):
 
     assert book.sheetnames[:3] == ["Summary", "Days", "Largest transfers"]
     rows = [[cell.value for cell in row] for row in book["Largest transfers"].iter_rows()]
-    assert rows[0] == ["Currency", "Posted at (UTC)", "Transfer", "From", "To", "Amount"]
-    assert [row[3:] for row in rows[1:]] == [
-        ["world:EUR", "user:x:EUR", 10],
-        ["world:EUR", "=1+1", 5],
+    assert rows[0] == [
+        *("Currency", "Posted at (UTC)", "Transfer"),
+        *("From", "From, by name", "To", "To, by name", "Amount"),
     ]
-    assert book["Largest transfers"]["E3"].data_type == "s"
+    assert [row[3:] for row in rows[1:]] == [
+        ["world:EUR", None, "user:x:EUR", "zoë", 10],
+        ["world:EUR", None, "=1+1", None, 5],
+    ]
+    assert book["Largest transfers"]["F3"].data_type == "s"
 
 
 def test_a_page_lists_the_largest_transfers_under_the_days(tmp_path):
     document, lines = volume()
     reader = pypdf.PdfReader(written("pdf", document, lines, tmp_path))
-    first, second = (" ".join(page.extract_text().split()) for page in reader.pages)
-    assert first.index("Mon 09 Nov 2026") < first.index("Largest transfers, EUR")
-    for words in ("117–118", "2026-11-09 10:26", "=1+1", str(UUID(int=2)), "10.00"):
-        assert words in first
-    assert "Largest transfers" not in second
+    text = " ".join(" ".join(page.extract_text() for page in reader.pages).split())
+    days, largest = text.split("Largest transfers, EUR")
+    assert "Mon 09 Nov 2026" in days
+    for words in ("2026-11-09 10:26 Outside world zoë", "=1+1", str(UUID(int=2)), "10.00"):
+        assert words in largest
+    assert "Largest transfers" not in largest  # nothing moved in JPY
 
 
 def test_csv_opens_with_the_balance_and_closes_with_the_totals():
@@ -232,6 +257,7 @@ def test_a_workbook_holds_numbers_as_numbers_and_names_as_names(lines, tmp_path)
     book = openpyxl.load_workbook(written("xlsx", statement(len(lines)), lines, tmp_path))
 
     assert book.sheetnames == ["Summary", "Entries", "Chart EUR"]
+    assert book["Chart EUR"].sheet_state == "hidden"
     rows = list(book["Entries"].iter_rows())
     assert [cell.value for cell in rows[0]][:4] == [
         *("Line", "Currency", "Entry", "Posted at (Europe/Berlin)"),
@@ -283,6 +309,121 @@ def test_a_long_page_repeats_its_heading(tmp_path):
     reader = pypdf.PdfReader(written("pdf", statement(100), lines, tmp_path))
     assert len(reader.pages) == 3
     assert all("Money out" in page.extract_text() for page in reader.pages)
+
+
+def test_a_page_begins_with_whose_it_is_and_what_was_brought_forward(tmp_path):
+    lines = [entry(number, "x", balance=f"{number}.00") for number in range(1, 101)]
+    reader = pypdf.PdfReader(written("pdf", statement(100), lines, tmp_path))
+    first, *others = [" ".join(page.extract_text().split()) for page in reader.pages]
+
+    assert "Brought forward" not in first
+    for page in others:
+        head, rows = page.split("Money out", 1)
+        brought = re.search(r"Zoë .*Brought forward (\d+\.00) EUR", head)
+        assert brought, head
+        assert f" {int(brought[1][:-3]) + 1}.00" in rows.split("Transfer to x")[1]
+
+
+def test_a_page_can_be_read_aloud(tmp_path):
+    document, lines = volume()
+    catalog: Any = pypdf.PdfReader(written("pdf", document, lines, tmp_path)).trailer["/Root"]
+    assert catalog["/MarkInfo"]["/Marked"]
+    assert catalog["/Lang"].startswith("en")
+    told = [str(element.get("/Alt", "")) for element in _elements(catalog["/StructTreeRoot"])]
+    assert any("Volume per day in EUR: between 2.5 and 15" in words for words in told)
+
+
+def _elements(node):
+    """Every element beneath a node of the tree that a screen reader walks."""
+    node = node.get_object() if hasattr(node, "get_object") else node
+    if isinstance(node, list):
+        for child in node:
+            yield from _elements(child)
+    elif isinstance(node, dict):
+        yield node
+        if "/K" in node:
+            yield from _elements(node["/K"])
+
+
+def test_days_without_a_transfer_or_a_refusal_are_one_line():
+    def day(number, transfers, rejected="0"):
+        return {"day": f"2026-11-{number:02}", "transfers": transfers, "rejected": rejected}
+
+    days = [day(1, "0"), day(2, "3"), day(3, "0"), day(4, "0"), day(5, "0", "1"), day(6, "0")]
+    told = [pdf_tables._day(line) for line in pdf_tables.fold_quiet_days(days)]
+    assert told == [
+        "Sun 01 Nov 2026",
+        "Mon 02 Nov 2026",
+        "Tue 03 Nov 2026 – Wed 04 Nov 2026",
+        "Thu 05 Nov 2026",
+        "Fri 06 Nov 2026",
+    ]
+
+
+def test_several_currencies_begin_with_a_line_of_each_and_one_with_none(tmp_path):
+    document, lines = volume()
+    page = as_pdf.page_of(document, iter(lines), lambda: None)
+    assert page["summary"] == {
+        "heads": [
+            *("Currency", "Transfers", "Total", "Deposits", "Withdrawals"),
+            *("Largest transfer", "Rejected"),
+        ],
+        "rows": [
+            ["EUR", "3", "17.50", "15.00", "0.00", "10.00", "3"],
+            ["JPY", "0", "0", "0", "0", "0", "1"],
+        ],
+    }
+    assert as_pdf.page_of(statement(0), iter([]), lambda: None)["summary"] is None
+
+
+def test_columns_are_as_wide_as_the_widest_text_of_any_currency_and_fit_the_page():
+    columns = pdf_tables.STATEMENT.columns
+    short = widths_of(columns, [[""] * len(columns)])
+    long = widths_of(columns, [[""] * 5 + ["9" * 30], [""] * 6])
+    assert long[:5] == short[:5]
+    assert long[5] > 30 * 1.5
+    assert scale_of(short, landscape=False) == 1
+    assert scale_of([*long, 100.0], landscape=False) * sum([*long, 100.0]) == pytest.approx(174)
+
+
+def test_the_issuer_stands_at_the_head_with_a_logo(tmp_path):
+    logo = tmp_path / "logo.svg"
+    logo.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>')
+    issuer = Issuer.from_settings("Bank *of* Examples| 1 Sample Street |", str(logo))
+    issuer.lay_logo(tmp_path)
+    document = replace(statement(0), issuer=issuer.lines, logo=issuer.logo_name)
+    text = pypdf.PdfReader(written("pdf", document, [], tmp_path)).pages[0].extract_text()
+    assert "Bank *of* Examples" in text
+    assert "1 Sample Street" in text
+
+
+@pytest.mark.parametrize(
+    ("issuer", "logo", "words"),
+    [
+        ("a|b|c|d|e|f|g", "", "TELLER_REPORTS_ISSUER: at most 6 lines"),
+        ("", "/nowhere/logo.svg", "TELLER_REPORTS_LOGO: No such file"),
+        ("", "/etc/hostname", "TELLER_REPORTS_LOGO: give a file that ends with .svg, .png or .jpg"),
+    ],
+)
+def test_an_issuer_that_cannot_be_shown_is_refused_at_start(issuer, logo, words):
+    with pytest.raises(DestinationError, match=re.escape(words)):
+        Issuer.from_settings(issuer, logo)
+
+
+def test_a_balance_is_drawn_from_the_period_s_first_moment_to_its_last():
+    start, end = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 3, tzinfo=UTC)
+    one = Statement(
+        *(UUID(int=1), "user:x:EUR", "x", "EUR", 2, start, end, 100, 0, 50, 0, 1, 7, 7),
+    )
+    moved = start.replace(hour=12)
+    document = document_of(one, [(moved, 150)], job_id=UUID(int=7), timezone=UTC)
+    chart = document.sections[0].chart
+    assert chart
+    assert chart.points == (
+        (start.isoformat(), "1.00"),
+        (moved.isoformat(), "1.50"),
+        ("2026-11-02T23:59:59+00:00", "1.50"),
+    )
 
 
 def test_a_format_refuses_what_it_cannot_serve_and_says_what_can():
