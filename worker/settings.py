@@ -149,6 +149,8 @@ class Settings(BaseSettings):
     """Whether a job's errors keep the text of its exceptions without its payload's values, or as
     it is."""
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
+    log_format: Literal["json", "plain"] = "json"
+    """A line of the log as JSON, for programs, or as plain words, for a terminal."""
 
     @property
     def slots(self) -> dict[str, int]:

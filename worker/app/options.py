@@ -80,7 +80,7 @@ class Options:
 
     async def _start(self, ctx: dict[Any, Any]) -> None:
         """Build what the functions need, once PostgreSQL answers and has this code's schema."""
-        configure_logs(self._settings.log_level)
+        configure_logs(self._settings.log_level, self._settings.log_format)
         hide_arguments()
         parts = ctx[PARTS] = Parts(
             *(self._settings, self._kinds, ctx.get(WORKER), ctx["redis"], self._subscribers)

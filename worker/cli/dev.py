@@ -1,6 +1,7 @@
 """Keep PostgreSQL, Valkey and a worker running for development."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,10 +33,13 @@ def dev(processes: Processes = 1) -> None:
     """Start PostgreSQL, Valkey, a worker and the desk, and print URLs.
 
     The servers come from wheels; DATABASE_URL and REDIS_URL win where they are set. Data stays in
-    .teller/; Ctrl-C stops everything.
+    .teller/; Ctrl-C stops everything. On a terminal the log is a plain line for each job, else
+    JSON (TELLER_LOG_FORMAT).
     """
+    if sys.stderr.isatty():
+        os.environ.setdefault("TELLER_LOG_FORMAT", "plain")
     events = Events(log_events)
-    with local_servers() as settings, gateway(settings, processes, events):
+    with local_servers(say=typer.echo) as settings, gateway(settings, processes, events):
         asyncio.run(migrate_schema())
         typer.echo(f"export DATABASE_URL={settings.database_url}")
         typer.echo(f"export REDIS_URL={settings.redis_url}")

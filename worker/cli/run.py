@@ -51,7 +51,7 @@ def run(
         except ValueError as error:
             raise UsageError(f"--queues: {error}") from None
         settings = load_settings()
-    configure_all_logs(settings.log_level)
+    configure_all_logs(settings.log_level, settings.log_format)
     if processes > 1:
         events = Events(log_events)
         with gateway(settings, processes, events):

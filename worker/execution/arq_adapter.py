@@ -67,11 +67,13 @@ class TellerWorker(Worker):
         """
         executor: Executor | None = self.ctx.get(EXECUTOR)
         if executor is None:
-            return _to_loop(Later(NOT_READY_RETRY))
+            return _to_loop(Later(NOT_READY_RETRY), ending.job_id)
         delivery = _delivery_of(ending, self.ctx)
-        if ending.reason != ABORTED:
-            return _to_loop(await executor.run(executor.jobs.get(delivery.job.kind), delivery))
-        return _to_loop(await executor.cancel(delivery, "aborted by a client"))
+        if ending.reason == ABORTED:
+            outcome = await executor.cancel(delivery, "aborted by a client")
+        else:
+            outcome = await executor.run(executor.jobs.get(delivery.job.kind), delivery)
+        return _to_loop(outcome, delivery.job.id)
 
 
 def is_final(error: BaseException) -> bool:
@@ -96,7 +98,7 @@ def _function(name: str, jobs: "Mapping[str, Job]", limit: timedelta) -> Functio
     async def run(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - arq's shape
         delivery = _read(name, ctx, args, kwargs)
         executor: Executor = ctx[EXECUTOR]
-        return _to_arq(await executor.run(jobs.get(delivery.job.kind), delivery))
+        return _to_arq(await executor.run(jobs.get(delivery.job.kind), delivery), delivery.job.id)
 
     return func(run, name=name, timeout=limit + QUEUE_TIMEOUT_MARGIN, max_tries=DELIVERIES_MAX)
 
@@ -141,17 +143,17 @@ def _delivery_of(ending: "Ending", worker_ctx: "Mapping[Any, Any]") -> Delivery:
     return _read(ending.function, ctx, ending.args, ending.kwargs)
 
 
-def _to_loop(outcome: Outcome) -> "RunOutcome":
+def _to_loop(outcome: Outcome, job_id: object) -> "RunOutcome":
     """Turn an outcome into the loop's own."""
     try:
-        return Completed(_to_arq(outcome))
+        return Completed(_to_arq(outcome, job_id))
     except Retry as retry:
         return RetryLater(retry.defer_score)
     except FINAL_ERRORS as error:
         return Failed(error)
 
 
-def _to_arq(outcome: Outcome) -> Any:  # noqa: ANN401 - the job's own result
+def _to_arq(outcome: Outcome, job_id: object) -> Any:  # noqa: ANN401 - the job's own result
     """Turn an outcome into what arq understands.
 
     Raises:
@@ -166,7 +168,7 @@ def _to_arq(outcome: Outcome) -> Any:  # noqa: ANN401 - the job's own result
         case Finished("cancelled", result):
             raise JobCancelledError(str((result or {}).get("reason", "cancelled")))
         case Finished("dead", _):
-            raise JobDeadError("the job is dead: `python -m worker jobs show ID` has its errors")
+            raise JobDeadError(f"the job is dead: `python -m worker jobs show {job_id}` says why")
         case Conflict():
             raise JobConflictError("this id belongs to a job with another payload")
         case Later(delay):

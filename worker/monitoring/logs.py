@@ -1,11 +1,15 @@
-"""JSON logs, one line per event; no line, not even one of arq's, holds a job's arguments."""
+"""Logs, a line per event, as JSON or plain words; none, not even arq's, holds arguments."""
 
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import orjson
+
+from worker.monitoring.plain_lines import PlainLines, fields_of
+
+Form = Literal["json", "plain"]
 
 OURS: Final = "teller"
 ARQ_LOGGER: Final = "arq.worker"
@@ -20,17 +24,17 @@ def write_event(level: int, event: str, fields: dict[str, Any]) -> None:
     _logger.log(level, event, extra={"fields": fields})
 
 
-def configure_logs(level: str) -> None:
+def configure_logs(level: str, form: Form = "json") -> None:
     """Write events to standard error from `level` up. Safe to call again."""
     _logger.setLevel(level)
-    _logger.handlers[:] = [_lines()]
+    _logger.handlers[:] = [_lines(form)]
     _logger.propagate = False
 
 
-def configure_all_logs(level: str) -> None:
-    """Write events and every library's warnings as JSON, in a process that is Teller's alone."""
-    configure_logs(level)
-    others = _lines()
+def configure_all_logs(level: str, form: Form = "json") -> None:
+    """Write events and every library's warnings, in a process that is Teller's alone."""
+    configure_logs(level, form)
+    others = _lines(form)
     others.setLevel(max(logging.WARNING, logging.getLevelName(level)))
     logging.getLogger().handlers[:] = [others]
 
@@ -40,7 +44,7 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line: what happened, its fields, how bad it is, and when (UTC)."""
-        line: dict[str, Any] = {"event": record.getMessage(), **getattr(record, "fields", {})}
+        line: dict[str, Any] = {"event": record.getMessage(), **fields_of(record)}
         if record.name != OURS:
             line["logger"] = record.name
         if record.exc_info:
@@ -50,9 +54,9 @@ class JsonLines(logging.Formatter):
         return orjson.dumps(line, default=str).decode()
 
 
-def _lines() -> logging.Handler:
+def _lines(form: Form) -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(JsonLines() if form == "json" else PlainLines())
     return handler
 
 

@@ -51,7 +51,7 @@ def main(jobs: "Mapping[str, Job] | None" = None) -> int:
     """
     try:
         settings = load_settings()
-        configure_all_logs(settings.log_level)
+        configure_all_logs(settings.log_level, settings.log_format)
         stop_with_supervisor()
         burst = BURST in sys.argv[1:]
         worker = create_worker(

@@ -28,9 +28,9 @@ class _PortTakenError(ServerError):
 
 
 class Server(ABC):
-    """A server in one directory: `data/`, `server.log` and `lock`.
+    """A server in one directory: `data/`, `server.log`, `port` and `lock`.
 
-    It listens on a free port of 127.0.0.1 and keeps that port for this object's life. It cannot
+    It listens on a port of 127.0.0.1: the same as the last time, where that is free. It cannot
     outlive this process. Any local user can connect, so it is for development, never a service.
     """
 
@@ -70,6 +70,12 @@ class Server(ABC):
     def url(self) -> str:
         """Where clients connect."""
         return f"{self.url_start}{HOST}:{self.port}{self.url_end}"
+
+    @property
+    def left_url(self) -> str | None:
+        """Where clients connected the last time, if a start would listen there again."""
+        port = self._last_port()
+        return None if port is None else f"{self.url_start}{HOST}:{port}{self.url_end}"
 
     def start(self) -> None:
         """Bring the server up, ready for clients; harmless when it is.
@@ -155,7 +161,7 @@ class Server(ABC):
 
     def _launch_until_it_stays(self) -> None:
         for attempt in range(START_ATTEMPTS_MAX):
-            port = self._port or free_port()
+            port = self._port or self._last_port() or free_port()
             try:
                 self._launch(port)
             except _PortTakenError:
@@ -165,7 +171,20 @@ class Server(ABC):
                 time.sleep(RETRY_PAUSE_S)
             else:
                 self._port = port
+                self._port_file.write_text(f"{port}\n")
                 return
+
+    @property
+    def _port_file(self) -> Path:
+        return self.directory / "port"
+
+    def _last_port(self) -> int | None:
+        """Return the port of the start before, if it is free: addresses in use stay right."""
+        try:
+            port = int(self._port_file.read_text())
+        except (OSError, ValueError):
+            return None
+        return port if is_free(port) else None
 
     def _launch(self, port: int) -> None:
         self._process = process = Guarded(self._command(port), self.stop_signal, self.log)
@@ -237,3 +256,14 @@ def free_port() -> int:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on a port of 127.0.0.1 at this moment."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError):
+            return False
+        return True

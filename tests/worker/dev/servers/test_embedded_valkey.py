@@ -1,6 +1,7 @@
 """A real Valkey comes up, goes down, and keeps what it was told to keep."""
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -141,3 +142,17 @@ def test_a_stop_in_whose_course_the_server_ends_closes_what_it_held(
 
     assert guarded._pipe.closed
     assert not processes.is_alive(pid)
+
+
+def test_the_next_start_listens_where_the_last_did_unless_somebody_else_does(
+    tmp_path: Path,
+) -> None:
+    with ValkeyServer(tmp_path) as first:
+        url, port = first.url, first.port
+    assert ValkeyServer(tmp_path).left_url == url
+    with ValkeyServer(tmp_path) as second:
+        assert second.url == url
+        assert ValkeyServer(tmp_path).left_url is None  # somebody listens there
+
+    with socket.create_server(("127.0.0.1", port)), ValkeyServer(tmp_path) as third:
+        assert third.port != port
