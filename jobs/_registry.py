@@ -1,5 +1,6 @@
 """The folder is the registry: every file without an underscore is a job."""
 
+from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
@@ -74,8 +75,10 @@ def parse_payload(kind: str, raw: object) -> "Payload":
     """
     job = registry().get(kind)
     if job is None:
+        like = get_close_matches(kind[:100], registry(), n=1)
+        meant = f"did you mean {like[0]!r}? " if like else ""
         raise UnknownKindError(
-            f"unknown job kind {kind[:100]!r}; known kinds: {', '.join(registry())}"
+            f"unknown job kind {kind[:100]!r}; {meant}known kinds: {', '.join(registry())}"
         )
     try:
         return job.payload.from_wire(raw)

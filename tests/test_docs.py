@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import tomllib
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -102,6 +104,39 @@ async def test_the_examples_of_the_page_on_writing_jobs_run():
     assert page["POLICY"].retry.final == (PermissionError,)
 
 
+LIMIT_ROW = re.compile(
+    r"^\| [^|]+ \| ([\d,]+) ?([a-z]*)[^|]*\| `([\w.]+):(\w+)` \| [^|]+ \|$", re.MULTILINE
+)
+SPANS = {
+    "s": "seconds",
+    "ms": "milliseconds",
+    "minutes": "minutes",
+    "day": "days",
+    "days": "days",
+    "hours": "hours",
+}
+
+
+def test_every_limit_on_the_page_of_limits_is_the_one_in_the_code():
+    page = (PROJECT / "docs/limits.md").read_text()
+    rows = LIMIT_ROW.findall(page)
+
+    assert len(rows) == len(re.findall(r"`[\w.]+:[A-Z_]+`", page))
+    for value, unit, module, name in rows:
+        limit = getattr(import_module(module), name)
+        shown = int(value.replace(",", ""))
+        assert limit == (
+            timedelta(**{SPANS[unit]: shown}) if isinstance(limit, timedelta) else shown
+        )
+
+
+def test_every_option_of_a_job_is_on_the_page_of_limits():
+    page = (PROJECT / "docs/limits.md").read_text()
+    options = {field.name for field in fields(jobs.Policy)}
+
+    assert {option for option in options if f"`{option}=" not in page} == set()
+
+
 def test_the_version_has_its_place_in_the_changelog():
     version = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
     headings = re.findall(r"^## \[(.+?)\]", (PROJECT / "CHANGELOG.md").read_text(), re.MULTILINE)
@@ -148,3 +183,32 @@ def test_the_readme_s_session_works_as_it_stands(environment):
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(COMMAND_TIMEOUT_S) == 0
     assert len(lines) >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["runbook.md", "updating.md"])
+def test_the_commands_of_a_page_run(page, environment):
+    enqueue = [*(sys.executable, "-m", "worker", "enqueue"), "purge_record", "{}"]
+    lines = [line for line in shell_lines(PROJECT / "docs" / page) if line.startswith("python -m")]
+
+    for line in lines:
+        job_id = _run(enqueue, environment).stdout.split()[0]
+        words = [job_id if word == "ID" else word for word in shlex.split(line)[1:]]
+        _run([sys.executable, *words], environment)
+
+    assert len(lines) >= 2
+
+
+def _run(command, environment):
+    done = subprocess.run(
+        command,
+        cwd=PROJECT,
+        env=environment,
+        input="y\n",
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done

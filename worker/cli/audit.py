@@ -51,15 +51,13 @@ def show(report: Report, console: Console) -> None:
     console.print(f"{report.jobs['accepted']:,} accepted = {parts}")
     for name, rows in report.counts.items():
         console.print(f"{rows:,} {name}")
-    table = Table("rule", "what must hold", "differences", "first of them")
+    table = Table(box=None, show_header=False, pad_edge=False)
     for finding in report.findings:
-        style = "red" if finding.differences else ""
-        table.add_row(
-            finding.name,
-            finding.meaning,
-            f"{finding.differences:,}",
-            lines_cell(finding.ids),
-            style=style,
-        )
+        if not finding.differences:
+            table.add_row("ok", finding.meaning)
+            continue
+        broken = f"{finding.name}: {finding.differences:,} differ: {finding.meaning}"
+        table.add_row("BROKEN", broken, style="bold red")
+        table.add_row("", lines_cell(finding.ids), style="red")
     console.print(table)
     console.print(f"difference: {report.differences:,}")

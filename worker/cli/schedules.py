@@ -1,4 +1,4 @@
-"""Show what runs on a timetable: each schedule, its last runs, and the next twenty of all."""
+"""Show what runs on a timetable: each schedule, its last run, and its next."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -11,40 +11,47 @@ from rich.table import Table
 from db.schedules import Made, Schedules, Summary
 from jobs import Job, Schedule, registry
 from worker.cli._connections import open_connections
-from worker.cli._options import UsageError, command_line
+from worker.cli._options import UsageError, command_line, did_you_mean
+from worker.cli._times import short_span, short_time
 from worker.maintenance.cron import checked_schedules, upcoming
-from worker.maintenance.relay import SWEEP_PAUSE_S
 from worker.tables import add_row, cell
 
 app = command_line()
 
-PREVIEW = 20
-PAST = 5
+PREVIEW_OF_ONE = 20
 PAST_OF_ONE = 20
 
-Name = Annotated[str | None, typer.Argument(help="Only this schedule, with more of its past.")]
-Count = Annotated[int, typer.Option("--next", min=1, max=1_000, help="Runs to preview.")]
+Name = Annotated[str | None, typer.Argument(help="Only this schedule, with its past.")]
+Count = Annotated[
+    int | None, typer.Option("--next", min=1, max=1_000, help="Show so many of the next runs.")
+]
 
 
 @app.command()
-def schedules(name: Name = None, count: Count = PREVIEW) -> None:
-    """Show each schedule, its last runs, and the next runs of all."""
+def schedules(name: Name = None, count: Count = None) -> None:
+    """Show each schedule with its last run and its next; of one, its past and policy as well."""
     declared = [pair for pair in checked_schedules(registry()) if name in (None, pair[1].name)]
     if not declared:
-        known = ", ".join(schedule.name for _, schedule in checked_schedules(registry()))
-        raise UsageError(f"there is no schedule {name!r}; there are: {known}")
-    past = PAST if name is None else PAST_OF_ONE
-    now, summaries, made = asyncio.run(_past([schedule.name for _, schedule in declared], past))
-    console = Console()
-    console.print(_timetable(declared, summaries))
-    console.print(_past_runs(made) if any(made.values()) else "no runs yet")
-    console.print(_next_runs(declared, now, count))
-    if name is None:
-        console.print(
-            f"relay sweep: every {SWEEP_PAUSE_S:g} s, by every worker, beside the timetable"
+        known = [schedule.name for _, schedule in checked_schedules(registry())]
+        raise UsageError(
+            f"there is no schedule {name!r}{did_you_mean(str(name), known)}; "
+            f"there are: {', '.join(known)}"
         )
-        for gone in sorted(set(summaries) - {schedule.name for _, schedule in declared}):
+    names = [schedule.name for _, schedule in declared]
+    now, summaries, made = asyncio.run(_past(names, 1 if name is None else PAST_OF_ONE))
+    console = Console()
+    if name is None:
+        console.print(_overview(declared, made, now.astimezone()))
+        for gone in sorted(set(summaries) - set(names)):
             console.print(cell(f"{gone}: no job here declares it any more"))
+    else:
+        console.print(_policy(declared, summaries))
+        console.print(_past_runs(made) if any(made.values()) else "no runs yet")
+        count = count or PREVIEW_OF_ONE
+    if count is not None:
+        console.print(_next_runs(declared, now, count))
+    elif name is None:
+        console.print("schedules NAME: its past and its policy; --next 20: the next runs of all")
 
 
 async def _past(
@@ -56,7 +63,26 @@ async def _past(
         return await past.clock(), await past.summaries(), made
 
 
-def _timetable(declared: list[tuple[Job, Schedule]], summaries: dict[str, Summary]) -> Table:
+def _overview(
+    declared: list[tuple[Job, Schedule]], made: dict[str, list[Made]], now: datetime
+) -> Table:
+    table = Table("schedule", "when", "next", "in", "last", box=None, pad_edge=False)
+    for _, schedule in declared:
+        following = next(iter(upcoming(schedule, now, 1)), None)
+        last = made[schedule.name][0] if made[schedule.name] else None
+        add_row(
+            table,
+            schedule.name,
+            str(schedule.when),
+            short_time(following, now) if following else "never",
+            short_span(following - now) if following else "",
+            f"{short_time(last.fire_at, now)} {last.state}" if last else "not yet",
+            style={"dead": "red", "queued": "cyan"}.get(last.state, "") if last else "",
+        )
+    return table
+
+
+def _policy(declared: list[tuple[Job, Schedule]], summaries: dict[str, Summary]) -> Table:
     table = Table("schedule", "job", "when", "missed runs", "dropped")
     for job, schedule in declared:
         summary = summaries.get(schedule.name)

@@ -20,8 +20,9 @@ from db.operations import REPLAYED, Line, find_job, replay_these
 from jobs._wire import job_id_of
 from tests.letters import letters_at
 from worker.cli._options import UsageError
+from worker.cli._times import short_time
 from worker.cli.jobs import command
-from worker.cli.jobs.tables import list_as_tsv, short_time, show_list
+from worker.cli.jobs.tables import list_as_tsv, show_list
 from worker.desk.acts import retry as replaying
 
 NOW = datetime.now(UTC)

@@ -36,14 +36,16 @@ async def made(sessions):
                 "'purge_record', '{}', 'purge_record@x', NULL, NULL, NULL)), "
                 "mark AS (INSERT INTO schedules VALUES "
                 "('purge_record', '17 * * * * UTC', clock_timestamp(), 7), "
-                "('gone', '0 0 * * * UTC', clock_timestamp(), 0) RETURNING name) "
+                "('gone', '0 0 * * * UTC', clock_timestamp(), 0) "
+                "ON CONFLICT DO NOTHING RETURNING name) "
                 "SELECT * FROM mark, job"
             )
         )
         await session.execute(
             text(
                 "INSERT INTO occurrences (schedule, fire_at, job_id) "
-                "SELECT 'purge_record', '2026-11-24 01:17Z', id FROM jobs"
+                "SELECT 'purge_record', '2026-11-24 01:17Z', id FROM jobs "
+                "ON CONFLICT DO NOTHING"
             )
         )
 
@@ -59,17 +61,35 @@ async def test_a_schedule_that_never_ran_shows_its_next_twenty_runs(run):
 
 async def test_past_runs_are_shown_with_what_became_of_them(run, sessions):
     await made(sessions)
-    shown = await run("schedules", "--next", "3")
+    shown = await run("schedules", "purge_record", "--next", "3")
 
     assert shown.exit_code == 0, shown.output
     assert "2026-11-24 01:17:00" in shown.output
     assert "queued" in shown.output
+    assert len(NEXT_RUN.findall(shown.output)) == 3
+
+
+async def test_each_schedule_is_a_line_with_its_last_run_and_its_next(run, sessions, monkeypatch):
+    await made(sessions)
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = await run("schedules")
+
+    assert shown.exit_code == 0, shown.output
     assert "gone: no job here declares it any more" in shown.output
+    lines = [line for line in shown.output.splitlines() if "purge_record" in line]
+    assert len(lines) == 1
+    assert re.search(r"17 \* \* \* \* UTC +\S.* +\d+m \d+s +\S.* queued$", lines[0].rstrip()), lines
+    assert re.search(r"nightly_audit .* \d+h \d+m +not yet", shown.output), shown.output
+
+
+async def test_the_next_runs_of_all_are_shown_where_they_are_asked_for(run):
+    shown = await run("schedules", "--next", "3")
     assert len(NEXT_RUN.findall(shown.output)) == 3
 
 
 async def test_a_schedule_that_does_not_exist_is_an_error_that_names_those_that_do(run):
-    shown = await run("schedules", "nothing")
+    shown = await run("schedules", "purge_recor")
 
     assert isinstance(shown.exception, TellerError)
-    assert "purge_record" in str(shown.exception)
+    assert "did you mean 'purge_record'?" in str(shown.exception)
+    assert "nightly_audit" in str(shown.exception)

@@ -24,10 +24,18 @@ from db.operations import (
     list_jobs,
 )
 from db.store import Store
+from jobs import registry
 from jobs._services import open_dry_services
 from jobs._wire import job_id_of
 from worker.cli._connections import Connections, open_connections
-from worker.cli._options import UsageError, command_line, confirm, operator, parse_since
+from worker.cli._options import (
+    UsageError,
+    command_line,
+    confirm,
+    did_you_mean,
+    operator,
+    parse_since,
+)
 from worker.cli.jobs import batch as batches
 from worker.cli.jobs.tables import (
     cursor_of,
@@ -274,7 +282,8 @@ def _why_none(which: Filter) -> str:
     asked = ", ".join(
         f"{name}={value}" for name, value in which.as_parameters().items() if value is not None
     )
-    return f"no job matches {visible(asked)}: leave a filter out to see more"
+    meant = did_you_mean(which.kind, registry()) if which.kind else ""
+    return f"no job matches {visible(asked)}{meant or ': leave a filter out to see more'}"
 
 
 def _run(command: Coroutine[Any, Any, int]) -> None:

@@ -1,7 +1,7 @@
 """Jobs as a person or a program reads them."""
 
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from db.operations import FAMILY_MAX, REPLAYED, Line, Position, Relative, Whole
+from worker.cli._times import short_span, short_time
 from worker.errors import visible
 from worker.tables import add_row, cell, json_text
 
@@ -79,40 +80,8 @@ def _header(column: _Column) -> Column:
     return Column(column.name, no_wrap=True, overflow="ellipsis")
 
 
-def short_time(at: datetime, now: datetime) -> str:
-    """Return a time as a person reads it here: the clock's today, else the day as well.
-
-    Args:
-        at: the time.
-        now: the present time, in the time zone of the reader.
-    """
-    local = at.astimezone(now.tzinfo)
-    if local.date() == now.date():
-        return f"{local:%H:%M:%S}"
-    return f"{local:%d %b %H:%M}" if local.year == now.year else f"{local:%Y-%m-%d}"
-
-
 def _took(line: Line) -> str:
     return "" if line.finished_at is None else short_span(line.finished_at - line.enqueued_at)
-
-
-def short_span(span: timedelta) -> str:
-    """Return a length of time in its two largest units, or in milliseconds.
-
-    >>> [short_span(timedelta(seconds=seconds)) for seconds in (0.0482, 9.64, 75, 93_780)]
-    ['48 ms', '9.6 s', '1m 15s', '1d 2h']
-    """
-    seconds = span.total_seconds()
-    if seconds < 1:
-        return f"{max(seconds, 0) * 1000:.0f} ms"
-    if seconds < 60:  # noqa: PLR2004 - a minute
-        return f"{seconds:.1f} s"
-    minutes, hours = divmod(int(seconds), 60)[0], int(seconds) // 3_600
-    if hours == 0:
-        return f"{minutes}m {int(seconds) % 60}s"
-    if hours < 24:  # noqa: PLR2004 - a day
-        return f"{hours}h {minutes % 60}m"
-    return f"{hours // 24}d {hours % 24}h"
 
 
 def whole_as_dict(job: Whole, family: "Sequence[Relative]", *, payload: bool) -> dict[str, Any]:
