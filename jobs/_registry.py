@@ -1,6 +1,5 @@
 """The folder is the registry: every file without an underscore is a job."""
 
-from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
@@ -75,6 +74,9 @@ def parse_payload(kind: str, raw: object) -> "Payload":
     """
     job = registry().get(kind)
     if job is None:
+        # Imported here: a client loads this file as well, and hardly ever comes by.
+        from difflib import get_close_matches
+
         like = get_close_matches(kind[:100], registry(), n=1)
         meant = f"did you mean {like[0]!r}? " if like else ""
         raise UnknownKindError(

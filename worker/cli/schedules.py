@@ -29,7 +29,7 @@ Count = Annotated[
 
 @app.command()
 def schedules(name: Name = None, count: Count = None) -> None:
-    """Show each schedule with its last run and its next; of one, its past and policy as well."""
+    """Show each schedule with its last run and its next."""
     declared = [pair for pair in checked_schedules(registry()) if name in (None, pair[1].name)]
     if not declared:
         known = [schedule.name for _, schedule in checked_schedules(registry())]
