@@ -101,6 +101,14 @@ class Whole:
     slices: int
     cursor: Any
     progress: Any
+    conflicts: int
+    """Times it was put back in a row for locks and conflicts."""
+    crashes: int
+    """Processes that died while they ran it, in a row."""
+    blocked_by: str | None
+    blocked_since: datetime | None
+    leased_by: str | None
+    """The worker that runs it from its row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +141,8 @@ COUNT = text(f"SELECT count(*) FROM jobs WHERE {MATCHES}")  # noqa: S608 - a con
 
 WHOLE = text("""
     SELECT id, redis_id, kind, key, queue, state, payload, result, errors, attempts, enqueued_at,
-           run_at, dispatched_at, finished_at, traceparent, parent_id, slices, cursor, progress
+           run_at, dispatched_at, finished_at, traceparent, parent_id, slices, cursor, progress,
+           conflicts, crashes, blocked_by, blocked_since, leased_by
     FROM jobs WHERE id = :id
 """)
 

@@ -15,7 +15,7 @@ from ._payload import validation_message
 from ._queue import DEFAULT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from ._payload import Payload
 
@@ -74,13 +74,9 @@ def parse_payload(kind: str, raw: object) -> "Payload":
     """
     job = registry().get(kind)
     if job is None:
-        # Imported here: a client loads this file as well, and hardly ever comes by.
-        from difflib import get_close_matches
-
-        like = get_close_matches(kind[:100], registry(), n=1)
-        meant = f"did you mean {like[0]!r}? " if like else ""
+        meant = did_you_mean(kind[:100], registry())
         raise UnknownKindError(
-            f"unknown job kind {kind[:100]!r}; {meant}known kinds: {', '.join(registry())}"
+            f"unknown job kind {kind[:100]!r}{meant}; known kinds: {', '.join(registry())}"
         )
     try:
         return job.payload.from_wire(raw)
@@ -89,6 +85,15 @@ def parse_payload(kind: str, raw: object) -> "Payload":
         raise InvalidPayloadError(message) from None
     except (PydanticSerializationError, ValueError) as error:
         raise InvalidPayloadError(f"invalid payload for {kind}: not JSON ({error})") from None
+
+
+def did_you_mean(name: str, known: "Iterable[str]") -> str:
+    """Return ` (did you mean 'this'?)` where a known name is like the one given, else nothing."""
+    # Imported here: a client loads this file as well, and hardly ever comes by.
+    from difflib import get_close_matches
+
+    like = get_close_matches(name, known, n=1)
+    return f" (did you mean {like[0]!r}?)" if like and like[0] != name else ""
 
 
 def _job_in(module_name: str) -> Job:

@@ -50,12 +50,12 @@ async def open_services(
         ServiceError: a setting is wrong.
     """
     # Imported here: a client loads this file as well, and opens no services.
-    from ._reports import DestinationError, Issuer, Reports
+    from ._reports import DestinationError, Issuer, IssuerError, Reports
     from ._webhooks import Webhooks
 
     try:
         reports = Reports(reports_url, Issuer.from_settings(reports_issuer, reports_logo))
-    except DestinationError as error:
+    except (DestinationError, IssuerError) as error:
         raise ServiceError(str(error)) from error
     webhooks = Webhooks(endpoints, private_allowed=private_webhooks)
     try:

@@ -189,14 +189,16 @@ def test_the_readme_s_session_works_as_it_stands(environment):
 @pytest.mark.parametrize("page", ["runbook.md", "updating.md"])
 def test_the_commands_of_a_page_run(page, environment):
     enqueue = [*(sys.executable, "-m", "worker", "enqueue"), "purge_record", "{}"]
+    job_id = ""
     lines = [line for line in shell_lines(PROJECT / "docs" / page) if line.startswith("python -m")]
 
     for line in lines:
-        job_id = _run(enqueue, environment).stdout.split()[0]
+        if "ID" in line.split():
+            job_id = _run(enqueue, environment).stdout.split()[0]
         words = [job_id if word == "ID" else word for word in shlex.split(line)[1:]]
         _run([sys.executable, *words], environment)
 
-    assert len(lines) >= 2
+    assert lines
 
 
 def _run(command, environment):

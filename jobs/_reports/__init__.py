@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from jobs._reports import building, statement, transfer_volume, trial_balance
 from jobs._reports.destination import DestinationError, Published
-from jobs._reports.issuer import NOBODY, Issuer
+from jobs._reports.issuer import NOBODY, Issuer, IssuerError
 from jobs._reports.limits import refusal
 from jobs._reports.publish import destination_of
 from jobs._reports.workspace import LINES, OUTPUT, workspace
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Content = Statement | TrialBalance | TransferVolume
 
-__all__ = ["DestinationError", "Issuer", "Published", "Reports"]
+__all__ = ["DestinationError", "Issuer", "IssuerError", "Published", "Reports"]
 
 CHARTED: Final = ("pdf", "xlsx")
 """The formats that draw."""

@@ -6,6 +6,7 @@ Nothing of a report is ever markup: it reaches typst as strings in a JSON file.
 import json
 import shutil
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -61,7 +62,7 @@ def page_of(
     sections = [_section(document, section, lines, layout, wrote) for section in document.sections]
     rows = [row for one in sections for row in (*one["before"], *one["rows"], *one["after"])]
     widths = widths_of(layout.columns, rows)
-    names = [column.label for column in layout.columns]
+    scale = scale_of(widths, landscape=layout.landscape)
     facts = {fact.name: fact for fact in document.facts}
     period = facts["period"].value or ""
     holder = facts["holder"].value if "holder" in facts else None
@@ -84,10 +85,10 @@ def page_of(
             *_entries(facts),
         ],
         "summary": _summary(document, layout),
-        "columns": _heads(layout.columns, widths),
-        "scale": scale_of(widths, landscape=layout.landscape),
+        "columns": _heads(layout.columns, widths, scale),
+        "scale": scale,
         "groups": layout.groups,
-        "carried": names.index(layout.carried) if layout.carried else None,
+        "carries_last": layout.carries_last,
         "sections": sections,
     }
 
@@ -139,7 +140,7 @@ def _section(
     return {
         "currency": section.currency,
         "heading": _currency_name(section.currency) if layout.headings else None,
-        "proof": _proof(section, layout, figures),
+        "proof": _proof(layout, figures),
         "cards": [_card(figures[name], section.currency) for name in layout.cards],
         "chart": chart_of(section.chart, section.currency) if section.chart else None,
         "before": totals(section.before),
@@ -161,14 +162,13 @@ def _card(figure: "Figure", currency: str) -> tuple[str, str, str]:
     return figure.label, human(figure.kind, figure.value or ""), unit
 
 
-def _proof(
-    section: "Section", layout: "pdf_tables.Layout", figures: "dict[str, Figure]"
-) -> str | None:
+def _proof(layout: "pdf_tables.Layout", figures: "dict[str, Figure]") -> str | None:
     if layout.proof is None:
         return None
-    debit, credit = (human("money", figures[name].value or "") for name in layout.proof)
-    nothing = human("money", f"{0:.{section.digits}f}")
-    return f"Debits {debit} = credits {credit}: difference {nothing}"
+    debit, credit = (figures[name].value or "0" for name in layout.proof)
+    difference = f"{Decimal(debit) - Decimal(credit):f}"
+    debits, credits_, left = (human("money", text) for text in (debit, credit, difference))
+    return f"Debits {debits}, credits {credits_}: difference {left}"
 
 
 def _notes(notes: "Sequence[Figure]") -> str | None:
@@ -194,10 +194,11 @@ def _table(
     lines = [_line(table.columns, cells) for cells in table.rows]
     rows = [[column.cell(line) for column in columns] for line in lines]
     widths = widths_of(columns, rows)
+    scale = scale_of(widths, landscape=landscape)
     return {
         "title": f"{table.title}, {section.currency}",
-        "columns": _heads(columns, widths),
-        "scale": scale_of(widths, landscape=landscape),
+        "columns": _heads(columns, widths, scale),
+        "scale": scale,
         "rows": rows,
     }
 
@@ -207,7 +208,7 @@ def _line(columns: "Sequence[Column]", cells: "Sequence[str]") -> pdf_tables.Lin
 
 
 def _heads(
-    columns: "Sequence[pdf_tables.PageColumn]", widths: "Sequence[float]"
+    columns: "Sequence[pdf_tables.PageColumn]", widths: "Sequence[float]", scale: float
 ) -> list[dict[str, Any]]:
     return [
         {
@@ -215,7 +216,7 @@ def _heads(
             "right": column.right,
             "wide": column.wide,
             "small": column.small,
-            "width": width,
+            "width": width * scale,
         }
         for column, width in zip(columns, widths, strict=True)
     ]

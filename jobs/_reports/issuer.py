@@ -4,14 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from jobs._reports.destination import DestinationError
-
 LOGO_SUFFIXES: Final = (".svg", ".png", ".jpg")
 LOGO_BYTES_MAX: Final = 1024 * 1024
 LINES_MAX: Final = 6
 
 
-class IssuerError(DestinationError):
+class IssuerError(Exception):
     """`TELLER_REPORTS_ISSUER` or `TELLER_REPORTS_LOGO` cannot be used; the message says why."""
 
 

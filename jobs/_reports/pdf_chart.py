@@ -2,6 +2,7 @@
 
 import math
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from jobs._reports.pdf_text import human
@@ -25,7 +26,7 @@ def chart_of(chart: "Chart", currency: str) -> dict[str, Any]:
 
     drawn = {
         "title": f"{chart.title}, {currency}",
-        "alt": _in_words(chart, amounts, currency),
+        "alt": _in_words(chart, currency),
         "style": chart.style,
         "y_ticks": [(y(tick), human("count", f"{tick:.10g}")) for tick in ticks],
         "base": y(0),
@@ -44,9 +45,10 @@ def chart_of(chart: "Chart", currency: str) -> dict[str, Any]:
     }
 
 
-def _in_words(chart: "Chart", amounts: list[float], currency: str) -> str:
+def _in_words(chart: "Chart", currency: str) -> str:
     """Return what whoever cannot see the chart is told."""
-    low, high = (human("money", f"{amount:.10g}") for amount in (min(amounts), max(amounts)))
+    amounts = sorted((amount for _, amount in chart.points), key=Decimal)
+    low, high = human("money", amounts[0]), human("money", amounts[-1])
     return f"{chart.title} in {currency}: between {low} and {high}; the table has each value"
 
 

@@ -54,8 +54,8 @@ class Layout:
     """Two figures that are equal, or there would be no report."""
     summary: tuple[str, ...] = ()
     """The figures of each currency that stand in a table on the first page."""
-    carried: str | None = None
-    """The column whose last value stands at the head of the next page."""
+    carries_last: bool = False
+    """Whether the last column's value stands at the head of the next page."""
     headings: bool = True
     double_rule: bool = False
     """As accountants close a column that has been proved."""
@@ -136,7 +136,7 @@ STATEMENT: Final = Layout(
         _column("balance", "Balance", "money"),
     ),
     cards=("opening_balance", "credits", "debits", "closing_balance"),
-    carried="Balance",
+    carries_last=True,
     headings=False,
 )
 

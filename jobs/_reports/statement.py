@@ -103,7 +103,8 @@ def _through_the_period(
     if statement.start is not None:
         yield statement.start, statement.opening
     yield from series
-    yield statement.end - ONE_SECOND, statement.closing
+    # Never back in time: an entry may be of the last second.
+    yield max(statement.end - ONE_SECOND, series[-1][0]), statement.closing
 
 
 def _text(version: int | None) -> str | None:

@@ -1,19 +1,15 @@
 """What the command lines share: how a wrong one is refused, and how times are written."""
 
-import difflib
 import getpass
 import re
 import socket
 import sys
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import typer
 
 from worker.errors import TellerError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 DURATION_MAX: Final = timedelta(days=36_500)
 
@@ -50,12 +46,6 @@ def confirm(question: str) -> None:
     if sys.stdin is None:
         raise UsageError("standard input is closed, so nobody can be asked: give --yes")
     typer.confirm(question, abort=True)
-
-
-def did_you_mean(name: str, known: "Iterable[str]") -> str:
-    """Return `; did you mean 'this'?` where a known name is like the one given, else nothing."""
-    like = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {like[0]!r}?" if like and like[0] != name else ""
 
 
 def operator() -> str:

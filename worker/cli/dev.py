@@ -13,7 +13,7 @@ import typer
 
 from worker.cli._options import command_line
 from worker.cli.migrate import migrate_schema
-from worker.dev.local import local_servers
+from worker.dev.local import given_settings, local_servers
 from worker.monitoring.events import Events, log_events
 from worker.process.gateway import gateway
 from worker.process.supervisor import PROCESSES_MAX, Supervisor
@@ -36,8 +36,8 @@ def dev(processes: Processes = 1) -> None:
     .teller/; Ctrl-C stops everything. On a terminal the log is a plain line for each job, else
     JSON (TELLER_LOG_FORMAT).
     """
-    if sys.stderr.isatty():
-        os.environ.setdefault("TELLER_LOG_FORMAT", "plain")
+    if sys.stderr.isatty() and "TELLER_LOG_FORMAT" not in given_settings():
+        os.environ["TELLER_LOG_FORMAT"] = "plain"
     events = Events(log_events)
     with local_servers(say=typer.echo) as settings, gateway(settings, processes, events):
         asyncio.run(migrate_schema())

@@ -10,8 +10,9 @@ from rich.table import Table
 
 from db.schedules import Made, Schedules, Summary
 from jobs import Job, Schedule, registry
+from jobs._registry import did_you_mean
 from worker.cli._connections import open_connections
-from worker.cli._options import UsageError, command_line, did_you_mean
+from worker.cli._options import UsageError, command_line
 from worker.cli._times import short_span, short_time
 from worker.maintenance.cron import checked_schedules, upcoming
 from worker.tables import add_row, cell

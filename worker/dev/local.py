@@ -43,9 +43,14 @@ def local_servers(directory: Path = DIRECTORY, say: Say = _say_nothing) -> Itera
         yield load_settings()
 
 
+def given_settings() -> dict[str, str | None]:
+    """Return what the environment and the settings' file say, by name; the environment wins."""
+    return {**dotenv_values(ENV_FILE), **os.environ}
+
+
 def _start_missing(directory: Path, say: Say, exits: ExitStack) -> None:
     """Start the servers without a given URL; export the URLs, for child processes too."""
-    given = {**dotenv_values(ENV_FILE), **os.environ}
+    given = given_settings()
     servers = {
         "DATABASE_URL": PostgresServer(directory / "postgres"),
         "REDIS_URL": ValkeyServer(directory / "valkey"),

@@ -26,7 +26,8 @@ class PlainLines(logging.Formatter):
         words = (at, f"{what:10}", *_subject(fields), *_times(fields), *_rest(fields))
         line = visible("  ".join(words).rstrip())
         if record.exc_info:
-            line += f"\n{self.formatException(record.exc_info)}"
+            traced = self.formatException(record.exc_info).splitlines()
+            line = "\n".join([line, *map(visible, traced)])
         return line
 
 

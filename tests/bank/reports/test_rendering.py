@@ -22,8 +22,8 @@ from db.bank.reports import (
     TransferVolume,
 )
 from jobs._reports import (
-    DestinationError,
     Issuer,
+    IssuerError,
     as_csv,
     as_json,
     as_pdf,
@@ -317,6 +317,7 @@ def test_a_page_begins_with_whose_it_is_and_what_was_brought_forward(tmp_path):
     first, *others = [" ".join(page.extract_text().split()) for page in reader.pages]
 
     assert "Brought forward" not in first
+    assert others
     for page in others:
         head, rows = page.split("Money out", 1)
         brought = re.search(r"Zoë .*Brought forward (\d+\.00) EUR", head)
@@ -330,7 +331,7 @@ def test_a_page_can_be_read_aloud(tmp_path):
     assert catalog["/MarkInfo"]["/Marked"]
     assert catalog["/Lang"].startswith("en")
     told = [str(element.get("/Alt", "")) for element in _elements(catalog["/StructTreeRoot"])]
-    assert any("Volume per day in EUR: between 2.5 and 15" in words for words in told)
+    assert any("Volume per day in EUR: between 2.50 and 15.00" in words for words in told)
 
 
 def _elements(node):
@@ -386,6 +387,23 @@ def test_columns_are_as_wide_as_the_widest_text_of_any_currency_and_fit_the_page
     assert scale_of([*long, 100.0], landscape=False) * sum([*long, 100.0]) == pytest.approx(174)
 
 
+def test_amounts_too_wide_for_a_page_make_its_letters_smaller_and_leave_none_outside(tmp_path):
+    line = entry(1, "x", balance="9" * 60 + ".00")
+    line[8] = "9" * 60
+    page = as_pdf.page_of(statement(1), iter([line]), lambda: None)
+    assert page["scale"] < 1
+    assert sum(column["width"] for column in page["columns"]) == pytest.approx(174)
+
+
+def test_a_currency_whose_sides_differ_would_be_told_by_how_much():
+    sides = {
+        "closing_debit": Figure("closing_debit", "", "10.00", "money"),
+        "closing_credit": Figure("closing_credit", "", "12.50", "money"),
+    }
+    told = as_pdf._proof(pdf_tables.TRIAL_BALANCE, sides)
+    assert told == "Debits 10.00, credits 12.50: difference \N{MINUS SIGN}2.50"
+
+
 def test_the_issuer_stands_at_the_head_with_a_logo(tmp_path):
     logo = tmp_path / "logo.svg"
     logo.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>')
@@ -406,7 +424,7 @@ def test_the_issuer_stands_at_the_head_with_a_logo(tmp_path):
     ],
 )
 def test_an_issuer_that_cannot_be_shown_is_refused_at_start(issuer, logo, words):
-    with pytest.raises(DestinationError, match=re.escape(words)):
+    with pytest.raises(IssuerError, match=re.escape(words)):
         Issuer.from_settings(issuer, logo)
 
 
@@ -424,6 +442,19 @@ def test_a_balance_is_drawn_from_the_period_s_first_moment_to_its_last():
         (moved.isoformat(), "1.50"),
         ("2026-11-02T23:59:59+00:00", "1.50"),
     )
+
+
+def test_a_balance_is_never_drawn_back_in_time():
+    start = datetime(2026, 11, 1, tzinfo=UTC)
+    one = Statement(
+        *(UUID(int=1), "user:x:EUR", "x", "EUR", 2, start, start + timedelta(seconds=9)),
+        *(0, 0, 50, 0, 1, 7, 7),
+    )
+    late = start + timedelta(seconds=8.7)
+    chart = document_of(one, [(late, 50)], job_id=UUID(int=7), timezone=UTC).sections[0].chart
+    assert chart
+    assert [at for at, _ in chart.points] == sorted(at for at, _ in chart.points)
+    assert chart.points[-1] == (late.isoformat(), "0.50")
 
 
 def test_a_format_refuses_what_it_cannot_serve_and_says_what_can():

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import re
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -47,7 +48,16 @@ class JobsCommand:
     def run(self, *arguments, **options):
         return CliRunner().invoke(command.app, list(map(str, arguments)), **options)
 
-    def add(self, *, kind="send_letter", payload=None, state="queued", error=None, redis_id=None):
+    def add(
+        self,
+        *,
+        kind="send_letter",
+        payload=None,
+        state="queued",
+        error=None,
+        redis_id=None,
+        standing=Standing(attempts=1),  # noqa: B008 - it is frozen
+    ):
         """Store one job, a dead one by way of an error."""
         made = job_id_of(redis_id) if redis_id else uuid.uuid4()
         delivered = JobRef(
@@ -63,7 +73,7 @@ class JobsCommand:
                 record = Record(session)
                 if state in {"queued", "dead"}:
                     failure = (error or Failure("ValueError", "no wheel")).as_json(1, NOW)
-                    await record.note(delivered, Standing(attempts=1), state=state, error=failure)
+                    await record.note(delivered, standing, state=state, error=failure)
                 else:
                     await record.finish(delivered, state, None)
 
@@ -218,6 +228,16 @@ def test_a_job_is_shown_with_its_errors_and_without_its_payload(jobs_command):
     assert "jane@example.com" not in shown + str(as_json)
     assert "jane@example.com" in in_full
     assert as_json["errors"][0]["sqlstate"] == "23514"
+
+
+def test_a_job_that_waits_is_shown_with_what_it_waits_for(jobs_command):
+    blocked = jobs_command.add(standing=Standing(conflicts=7, blocked_by="environment:42501"))
+    usual = jobs_command.add()
+
+    shown = jobs_command.run("show", blocked).stdout
+    assert re.search(r"waits for +environment:42501, since 20\d\d-", shown), shown
+    assert re.search(r"conflicts +7\b", shown), shown
+    assert "environment" not in jobs_command.run("show", usual).stdout
 
 
 def test_a_job_is_found_by_the_id_that_an_arq_client_chose(jobs_command):

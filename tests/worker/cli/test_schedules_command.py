@@ -91,5 +91,5 @@ async def test_a_schedule_that_does_not_exist_is_an_error_that_names_those_that_
     shown = await run("schedules", "purge_recor")
 
     assert isinstance(shown.exception, TellerError)
-    assert "did you mean 'purge_record'?" in str(shown.exception)
+    assert "(did you mean 'purge_record'?); there are: " in str(shown.exception)
     assert "nightly_audit" in str(shown.exception)

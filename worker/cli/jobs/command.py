@@ -25,6 +25,7 @@ from db.operations import (
 )
 from db.store import Store
 from jobs import registry
+from jobs._registry import did_you_mean
 from jobs._services import open_dry_services
 from jobs._wire import job_id_of
 from worker.cli._connections import Connections, open_connections
@@ -32,7 +33,6 @@ from worker.cli._options import (
     UsageError,
     command_line,
     confirm,
-    did_you_mean,
     operator,
     parse_since,
 )

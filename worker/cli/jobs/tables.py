@@ -116,6 +116,10 @@ def _facts(job: Whole, *, payload: bool) -> list[tuple[str, str]]:
         ("queue", job.queue),
         ("state", job.state),
         ("attempts", str(job.attempts)),
+        ("conflicts", str(job.conflicts or "")),
+        ("crashes", str(job.crashes or "")),
+        ("waits for", _blocked(job)),
+        ("run by", str(job.leased_by or "")),
         ("accepted", _time(job.enqueued_at)),
         ("runs at", _time(job.run_at)),
         ("sent to Redis", _time(job.dispatched_at)),
@@ -128,6 +132,12 @@ def _facts(job: Whole, *, payload: bool) -> list[tuple[str, str]]:
         ("payload", json_text(job.payload) if payload else hidden),
         ("result", json_text(job.result) if payload else hidden),
     ]
+
+
+def _blocked(job: Whole) -> str:
+    if job.blocked_by is None:
+        return ""
+    return f"{job.blocked_by}, since {_time(job.blocked_since)}"
 
 
 def _history(job: Whole) -> Table:
