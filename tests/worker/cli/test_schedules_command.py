@@ -79,7 +79,6 @@ async def test_each_schedule_is_a_line_with_its_last_run_and_its_next(run, sessi
     lines = [line for line in shown.output.splitlines() if "purge_record" in line]
     assert len(lines) == 1
     assert re.search(r"17 \* \* \* \* UTC +\S.* +\d+m \d+s +\S.* queued$", lines[0].rstrip()), lines
-    assert re.search(r"nightly_audit .* \d+h \d+m +not yet", shown.output), shown.output
 
 
 async def test_the_next_runs_of_all_are_shown_where_they_are_asked_for(run):
@@ -91,5 +90,6 @@ async def test_a_schedule_that_does_not_exist_is_an_error_that_names_those_that_
     shown = await run("schedules", "purge_recor")
 
     assert isinstance(shown.exception, TellerError)
-    assert "(did you mean 'purge_record'?); there are: " in str(shown.exception)
-    assert "nightly_audit" in str(shown.exception)
+    there_are = "(did you mean 'purge_record'?); there are: "
+    assert there_are in str(shown.exception)
+    assert "purge_record" in str(shown.exception).partition(there_are)[2]

@@ -118,6 +118,7 @@ async def test_a_failing_job_leaves_nothing_private_in_our_loops_logs(
     assert [secret for secret in SECRETS if secret in text_logged.lower()] == []
 
 
+@pytest.mark.filterwarnings("ignore:Unclosed client session")  # arq's loop, cut within a pipeline
 async def test_nor_in_the_logs_of_arqs_own_loop(
     client, sessions, database_url, redis_url, logged, monkeypatch
 ):
