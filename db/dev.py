@@ -3,6 +3,7 @@
 A group is found by the prefix that its jobs' keys share.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -80,6 +81,26 @@ COMPLETED = text("""
     WHERE starts_with(key, :prefix) AND state = 'completed' ORDER BY id
 """)
 
+# A batch's members have the job that opened it as their parent.
+FAMILY = text("""
+    WITH RECURSIVE family AS (
+        SELECT id, kind, state FROM jobs WHERE id = ANY(:ids)
+        UNION ALL
+        SELECT jobs.id, jobs.kind, jobs.state FROM jobs JOIN family ON jobs.parent_id = family.id
+    )
+    SELECT kind, state, count(*) FROM family GROUP BY kind, state
+""")
+
+PAYOUT_REPORTS = text("""
+    SELECT CASE state WHEN 'completed' THEN result END FROM jobs
+    WHERE kind = 'report_payout' AND payload->>'payout' = ANY(:ids)
+""")
+
+DELIVERIES = text("""
+    SELECT id::text FROM jobs
+    WHERE kind = 'deliver_webhook' AND payload->>'endpoint' = :endpoint
+""")
+
 QUEUED = text("SELECT count(*) FROM jobs WHERE state = 'queued'")
 
 QUEUED_FOLLOW_UPS = text("""
@@ -134,6 +155,23 @@ async def queued_follow_ups(session: "AsyncSession", parent: UUID) -> int:
     """Count the jobs that another has enqueued and that are not final."""
     found: int = await session.scalar(QUEUED_FOLLOW_UPS, {"parent": parent})
     return found
+
+
+async def family_of(session: "AsyncSession", ids: "Collection[UUID]") -> Counter[tuple[str, str]]:
+    """Count these jobs, and all that followed from them, by kind and state."""
+    rows = await session.execute(FAMILY, {"ids": list(ids)})
+    return Counter({(kind, state): count for kind, state, count in rows})
+
+
+async def payout_reports(session: "AsyncSession", payouts: "Collection[UUID]") -> list[Any]:
+    """Return the results of the reports of these payouts; None of one that is not completed."""
+    found = await session.scalars(PAYOUT_REPORTS, {"ids": list(map(str, payouts))})
+    return list(found)
+
+
+async def deliveries_to(session: "AsyncSession", endpoint: str) -> set[str]:
+    """Return the ids of the jobs that deliver to an endpoint."""
+    return set(await session.scalars(DELIVERIES, {"endpoint": endpoint}))
 
 
 async def queued(session: "AsyncSession") -> int:

@@ -131,7 +131,7 @@ class Fleet:
     async def _add(self) -> None:
         self.started += 1
         log = ServerLog(self.directory / f"worker-{self.started}.log")
-        command = [sys.executable, "-m", "worker.dev.poison"]
+        command = [sys.executable, "-m", "worker.dev.chaos.member"]
         process = await asyncio.to_thread(Guarded, command, signal.SIGTERM, log)
         self.members.append(Member(process, log.path))
 

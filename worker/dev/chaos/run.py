@@ -4,11 +4,13 @@ import asyncio
 import random
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
 from sqlalchemy import make_url
 
@@ -21,20 +23,23 @@ from db.dev import (
     spans,
 )
 from db.store import Store
-from jobs import Request, registry
+from jobs import Request
 from jobs.create_user import CreateUser
 from worker.dev import workload
 from worker.dev.chaos.doors import Doors, moved_cents
 from worker.dev.chaos.faults import Fault, Kind, Targets, inject
 from worker.dev.chaos.faults.environment import WORKERS_ROLE, make_role
 from worker.dev.chaos.fleet import Fleet, environment
+from worker.dev.chaos.member import JOBS
+from worker.dev.chaos.pay_days import ORDERS_EACH, PayDays
 from worker.dev.chaos.plan import schedule
 from worker.dev.chaos.proxy import CommitProxy, Proxy
 from worker.dev.chaos.recovery import Spans, deadly, deaths_max, longest_wait_s, recoveries
 from worker.dev.chaos.retrying import retry_until_up
 from worker.dev.chaos.summary import Summary, read_logs
-from worker.dev.poison import DEEDS, JOBS
+from worker.dev.poison import DEEDS
 from worker.dev.poison.deeds import LOCK_CLASS
+from worker.dev.shop import listening
 from worker.dev.workload import LOOK_EVERY_S, Connections, Mix, Order, StandstillTimer, Wallet
 
 if TYPE_CHECKING:
@@ -45,6 +50,7 @@ if TYPE_CHECKING:
 
     from db.dev import JobOutcome
     from worker.dev.chaos.sites import Site
+    from worker.dev.shop import Shop
 
 USERS: Final = 24
 DEPOSIT_CENTS: Final = 100_000_000
@@ -93,6 +99,8 @@ class Experiment:
     targets: Targets
     connections: Connections
     doors: Doors
+    shop: "Shop"
+    """Hears of the ends of pay days."""
     progress: "Progress"
     prefix: str
     """What the keys of its jobs begin with."""
@@ -131,10 +139,13 @@ async def run(place: "Site", options: Options, console: "Console") -> Summary:
         keys = f"{experiment.prefix}order-"
         orders = workload.orders(keys, wallets, options.jobs, MIX, chance)
         plan = schedule(options.seed, kinds, options.faults, is_long=is_long)
-        await _transfer(experiment, orders, plan)
+        pay_days = await _pay_days(experiment, wallets)
+        await _transfer(experiment, orders, plan, pay_days)
         leaked = await _leaked_keys(experiment)
         idle, locks = await _idle(experiment), await _left_locks(experiment)
         targets, doors = experiment.targets, experiment.doors
+        moved = moved_cents(orders)
+        moved.update(pay_days.moved_cents)
         fleet = targets.fleet
         await fleet.ready()
         await fleet.stop()
@@ -158,7 +169,8 @@ async def run(place: "Site", options: Options, console: "Console") -> Summary:
             refused_twins=doors.refused_twins,
             live=await experiment.count(),
             missing=await _missing(experiment, orders),
-            wrong_balances=await _wrong_balances(experiment, wallets, orders),
+            wrong_balances=await _wrong_balances(experiment, wallets, moved),
+            pay_days=await pay_days.end(),
             poisoned=len(targets.poisoned),
             deadly=len(list(deadly(targets))),
             deaths_max=deaths_max(targets, poison),
@@ -203,7 +215,7 @@ async def _experiment(
                 place.redis_url,
                 pool_size=OWN_CONNECTIONS,
                 application_name="teller-chaos",
-                jobs={**registry(), **JOBS},
+                jobs=JOBS,
             )
         )
         database = make_url(place.database_url)
@@ -220,6 +232,7 @@ async def _experiment(
                 TELLER_CONCURRENCY=str(options.concurrency),
                 TELLER_REPORTS_URL=(place.directory / "reports").as_uri(),
                 TELLER_LOG_LEVEL="INFO",
+                TELLER_WEBHOOK_PRIVATE="allowed",
                 TELLER_HEALTH_PORT="0",  # several workers, and perhaps others on this machine
             )
         )
@@ -235,7 +248,8 @@ async def _experiment(
             valkey=place.valkey,
         )
         doors = Doors(connections, chance)
-        yield Experiment(options, targets, connections, doors, progress, prefix)
+        shop = exits.enter_context(listening(is_often_busy=True))
+        yield Experiment(options, targets, connections, doors, shop, progress, prefix)
 
 
 async def _through(proxy: Proxy, url: "URL", exits: AsyncExitStack) -> str:
@@ -277,11 +291,26 @@ def _sign_ups(prefix: str) -> list[Request]:
     ]
 
 
-async def _transfer(experiment: Experiment, orders: Sequence[Order], plan: Sequence[Fault]) -> None:
-    """Enqueue the orders while the faults strike, and let the workers finish."""
+async def _pay_days(experiment: Experiment, wallets: Sequence[Wallet]) -> PayDays:
+    """Open the pay days; the seed alone says what is ordered on them."""
+    pay_days = PayDays(
+        experiment.connections,
+        experiment.shop,
+        experiment.prefix,
+        wallets,
+        random.Random(experiment.options.seed),  # noqa: S311 - as above
+    )
+    await pay_days.open()
+    return pay_days
+
+
+async def _transfer(
+    experiment: Experiment, orders: Sequence[Order], plan: Sequence[Fault], pay_days: PayDays
+) -> None:
+    """Enqueue the orders and the pay days while faults strike, and let the workers finish."""
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(_watch(experiment))
-        feeding = group.create_task(_feed(experiment, orders))
+        feeding = group.create_task(_feed(experiment, orders, pay_days))
         striking = group.create_task(_strike(experiment, plan))
         await asyncio.wait({feeding, striking})
         await _finish(experiment)
@@ -297,13 +326,15 @@ async def _watch(experiment: Experiment) -> None:
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def _feed(experiment: Experiment, orders: Sequence[Order]) -> None:
+async def _feed(experiment: Experiment, orders: Sequence[Order], pay_days: PayDays) -> None:
     for start in range(0, len(orders), BATCH):
         while experiment.live > BACKLOG:  # noqa: ASYNC110 - PostgreSQL sends no event
             await asyncio.sleep(LOOK_EVERY_S)
         batch = orders[start : start + BATCH]
         await experiment.doors.enqueue(batch)
         experiment.live += len(batch)
+        if start % ORDERS_EACH == 0:
+            await pay_days.order()
 
 
 async def _strike(experiment: Experiment, plan: Sequence[Fault]) -> None:
@@ -353,10 +384,9 @@ async def _left_locks(experiment: Experiment) -> int:
 
 
 async def _wrong_balances(
-    experiment: Experiment, wallets: Sequence[Wallet], orders: Sequence[Order]
+    experiment: Experiment, wallets: Sequence[Wallet], moved: Counter[UUID]
 ) -> list[str]:
     """Compare every balance with what the orders alone make it."""
-    moved = moved_cents(orders)
     accounts = [wallet.account for wallet in wallets]
     async with experiment.connections.sessions() as session:
         found = await Store(session).ledger.balances(accounts)

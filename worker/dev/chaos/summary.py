@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from db.audit import Report
+    from worker.dev.chaos.pay_days import PayDaysEnd
 
 IDS_SHOWN_MAX: Final = 20
 INNOCENT_WAIT_MAX_S: Final = 120.0
@@ -84,6 +85,7 @@ class Summary:
     """Accepted jobs that did not end in the state they must."""
     wrong_balances: Sequence[str]
     """Accounts whose balance is not what the orders make it."""
+    pay_days: "PayDaysEnd"
     poisoned: int
     """Jobs that were sent to misbehave."""
     deadly: int
@@ -133,6 +135,7 @@ class Summary:
             f"{self.live} jobs are not final: see `jobs list --state queued`": self.live,
             f"{self.missing} accepted jobs are missing or ended wrongly": self.missing,
             f"wrong balances: {_some(self.wrong_balances)}": self.wrong_balances,
+            f"pay days: {'; '.join(self.pay_days.wrong)}": self.pay_days.wrong,
             f"the audit found {self.audit.differences} differences": self.audit.differences,
             (
                 f"a job waited {self.longest_wait_s:.0f} s beyond the outages, more than "
@@ -201,7 +204,7 @@ def _table(first: str, *numbers: str) -> Table:
 
 
 def _lines(summary: Summary) -> list[str]:
-    logged, audited = summary.logged, summary.audit
+    logged, audited, paid = summary.logged, summary.audit, summary.pay_days
     duplicates = logged.events["job.duplicate"]
     return [
         f"{summary.replies_lost:,} replies to COMMIT lost",
@@ -220,6 +223,11 @@ def _lines(summary: Summary) -> list[str]:
             f"{summary.poisoned:,} poison jobs, {len(summary.wrong_poison):,} ended otherwise than "
             f"they must; {summary.garbage_in_record:,} of {summary.garbage:,} messages of garbage "
             "are in the record"
+        ),
+        (
+            f"{paid.payouts:,} payouts, each a batch with its report, and {paid.errands:,} errands "
+            f"in slices; {paid.messages:,} ends told in {paid.deliveries:,} messages, "
+            f"{paid.refused:,} of which were refused at first"
         ),
         (
             f"no innocent job waited longer than {summary.longest_wait_s:.1f} s beyond the outages "

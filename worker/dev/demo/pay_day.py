@@ -1,20 +1,16 @@
 """Pay day: a batch of transfers and its report, a dividend in slices, and a shop that hears."""
 
 import asyncio
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from db.dev import queued_follow_ups
 from db.webhooks import Endpoints
-from jobs._webhooks.messages import new_secret, sign
 from jobs.pay_dividend import PayDividend
 from jobs.pay_out import Payment, PayOut
+from worker.dev.shop import Shop, listening
 from worker.dev.workload import LOOK_EVERY_S
 
 if TYPE_CHECKING:
@@ -38,16 +34,6 @@ class PayDay:
     dividends: int
     told: int
     """Webhooks that the shop received with a signature that fits."""
-
-
-@dataclass
-class Shop:
-    """A service that hears of ends: it listens on this machine, and checks what it hears."""
-
-    url: str
-    secret: str
-    heard: list[bool] = field(default_factory=list)
-    """Whether each message's signature fits."""
 
 
 async def pay_day(connections: "Connections", run: str, wallets: "Sequence[Wallet]") -> PayDay:
@@ -76,7 +62,7 @@ async def pay_day(connections: "Connections", run: str, wallets: "Sequence[Walle
             await _settled(connections, slices.id, shop)
         async with connections.sessions.begin() as session:
             await Endpoints(session).remove(name)
-    return PayDay(reported.paid, reported.rejected, shares.transfers, sum(shop.heard))
+    return PayDay(reported.paid, reported.rejected, shares.transfers, len(shop.heard))
 
 
 async def _settled(connections: "Connections", dividend: UUID, shop: Shop) -> None:
@@ -85,32 +71,3 @@ async def _settled(connections: "Connections", dividend: UUID, shop: Shop) -> No
         while await queued_follow_ups(session, dividend) or not shop.heard:
             await session.rollback()
             await asyncio.sleep(LOOK_EVERY_S)
-
-
-@contextmanager
-def listening() -> Iterator[Shop]:
-    """Have a shop listen on a free port of this machine."""
-    shop = Shop("", new_secret())
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            sent = (self.headers["webhook-id"], int(self.headers["webhook-timestamp"]))
-            signatures = self.headers["webhook-signature"].split()
-            shop.heard.append(sign(shop.secret, *sent, body) in signatures)
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing: the summary does."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    shop.url = f"http://127.0.0.1:{server.server_port}/hooks"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield shop
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

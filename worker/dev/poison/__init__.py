@@ -1,7 +1,7 @@
-"""Jobs that misbehave in every known way, and the worker that runs them beside all others.
+"""Jobs that misbehave in every known way.
 
 `deeds.py` has what they do and how each must end, a table; `kinds.py` makes jobs of it. No worker
-but `python -m worker.dev.poison` knows them, so `jobs/` stays what callers can ask for.
+but those of `chaos` and of tests knows them, so `jobs/` stays what callers can ask for.
 """
 
 from worker.dev.poison.deeds import DEEDS, Deed

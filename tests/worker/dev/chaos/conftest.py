@@ -6,12 +6,11 @@ import uuid
 import pytest
 
 from db.engine import create_engine, create_sessions
-from jobs import registry
 from worker.app import migrate_database
 from worker.dev.chaos.faults import Targets
 from worker.dev.chaos.fleet import Fleet, environment
+from worker.dev.chaos.member import JOBS
 from worker.dev.chaos.proxy import CommitProxy, Proxy
-from worker.dev.poison import JOBS
 from worker.dev.servers import Stack
 from worker.dev.workload import connect
 
@@ -26,7 +25,7 @@ def stack(tmp_path_factory):
 
 async def _migrate(url):
     engine = create_engine(url, pool_size=2, application_name="teller-tests")
-    await migrate_database(engine, jobs={**registry(), **JOBS})
+    await migrate_database(engine, jobs=JOBS)
     await engine.dispose()
 
 
@@ -47,6 +46,7 @@ def variables_of(stack, directory):
         "DATABASE_URL": stack.database_url,
         "REDIS_URL": stack.redis_url,
         "TELLER_REPORTS_URL": (directory / "reports").as_uri(),
+        "TELLER_WEBHOOK_PRIVATE": "allowed",
         "TELLER_HEALTH_PORT": "0",
     }
 

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from db.dev import outcomes_of
 from db.engine import create_engine
 from db.errors import sqlstate_of
+from db.pauses import Pauses
 from tests.bank.kit import open_account
 from tests.worker.dev.servers.kit import eventually_gone
 from tests.worker.loop.kit import eventually
@@ -94,6 +95,23 @@ async def test_the_workers_connections_are_ended_and_no_others(targets, stack, o
             await theirs.execute(text("SELECT 1"))
         assert await ours.scalar(text("SELECT 1")) == 1
     await worker.dispose()
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [("paused-kind", "kind:transfer_funds"), ("paused-queue", "queue:default")],
+)
+async def test_a_pause_is_in_the_record_until_it_ends(targets, own_sessions, kind, target):
+    async def active():
+        async with own_sessions() as session:
+            return [pause.target for pause in await Pauses(session).read() if pause.active]
+
+    pausing = asyncio.ensure_future(inject(targets, fault(kind, hold_s=1.0)))
+    await eventually(active, deadline_s=5.0)
+    assert await active() == [target]
+
+    await pausing
+    assert await active() == []
 
 
 async def test_lost_commits_arm_the_proxy(targets):

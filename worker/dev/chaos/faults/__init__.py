@@ -2,7 +2,15 @@
 
 from typing import TYPE_CHECKING, Final
 
-from worker.dev.chaos.faults import environment, garbage, network, poison, processes, servers
+from worker.dev.chaos.faults import (
+    environment,
+    garbage,
+    network,
+    pauses,
+    poison,
+    processes,
+    servers,
+)
 from worker.dev.chaos.faults.kind import (
     GROUP_END,
     Fault,
@@ -38,6 +46,7 @@ KINDS: Final[dict[str, Kind]] = {
         *servers.KINDS,
         *network.KINDS,
         *environment.KINDS,
+        *pauses.KINDS,
         *poison.KINDS,
         *garbage.KINDS,
     )

@@ -112,6 +112,7 @@ class Targets:
     postgres_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     redis_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     network_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    pause_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 async def inject(targets: Targets, fault: Fault) -> None:
