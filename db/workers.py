@@ -18,6 +18,9 @@ COUNTED_MAX: Final = 100_000
 QUEUES_SHOWN_MAX: Final = 100
 BLOCKED_SHOWN_MAX: Final = 50
 """Pairs of a kind and what blocks it."""
+BATCHES_COUNTED_MAX: Final = 1_000
+"""Open batches, the oldest first: each costs a look for a dead member."""
+ENDPOINTS_SHOWN_MAX: Final = 50
 
 # Every queue that has jobs is found by one look at an index each. A job that runs is still `queued`
 # in its row, so the age includes what runs.
@@ -69,6 +72,24 @@ BLOCKED = text("""
       WHERE state = 'queued' AND blocked_by IS NOT NULL LIMIT :counted
     ) AS blocked
     GROUP BY kind, blocked_by ORDER BY count(*) DESC, kind, blocked_by LIMIT :shown
+""")
+
+BATCHES = text("""
+    SELECT count(*), count(*) FILTER (WHERE is_held),
+           coalesce(extract(epoch FROM now() - min(opened_at)), 0)::float8
+    FROM (
+      SELECT opened_at, on_dead = 'hold' AND EXISTS (
+        SELECT FROM jobs WHERE jobs.batch_id = batches.id AND jobs.state = 'dead') AS is_held
+      FROM batches WHERE fired_at IS NULL AND cancelled_at IS NULL
+      ORDER BY opened_at, id LIMIT :counted
+    ) AS unfinished
+""")
+
+ENDPOINTS = text("""
+    SELECT name, CASE WHEN disabled_at IS NULL THEN 'failing' ELSE 'disabled' END,
+           extract(epoch FROM now() - coalesce(disabled_at, failing_since))::float8
+    FROM webhook_endpoints
+    WHERE disabled_at IS NOT NULL OR failing_since IS NOT NULL ORDER BY name LIMIT :shown
 """)
 
 BEAT = text("""
@@ -200,6 +221,26 @@ class QueueBacklog:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenBatches:
+    """Batches that have not ended, counted up to `BATCHES_COUNTED_MAX`."""
+
+    open: int = 0
+    held: int = 0
+    """Those that a dead member holds: they wait for somebody to retry or to cancel it."""
+    oldest_age_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointTrouble:
+    """A webhook endpoint that does not hear of ends."""
+
+    endpoint: str
+    trouble: str
+    """`failing`, and deliveries are tried again; or `disabled`, and there are none."""
+    since_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Backlog:
     """What waits: in all queues together, and in each."""
 
@@ -213,6 +254,9 @@ class Backlog:
     """The kinds with most blocked jobs, `BLOCKED_SHOWN_MAX` at most."""
     queues: tuple[QueueBacklog, ...] = ()
     """Those that have jobs, `QUEUES_SHOWN_MAX` at most."""
+    batches: OpenBatches = OpenBatches()
+    endpoints: tuple[EndpointTrouble, ...] = ()
+    """Webhook endpoints with a trouble, `ENDPOINTS_SHOWN_MAX` at most."""
 
 
 async def backlog(session: "AsyncSession") -> Backlog:
@@ -222,6 +266,8 @@ async def backlog(session: "AsyncSession") -> Backlog:
     queues = tuple(QueueBacklog(*row) for row in rows)
     dead: int = await session.scalar(DEAD, counted)
     blocked = await session.execute(BLOCKED, {**counted, "shown": BLOCKED_SHOWN_MAX})
+    batches = (await session.execute(BATCHES, {"counted": BATCHES_COUNTED_MAX})).one()
+    endpoints = await session.execute(ENDPOINTS, {"shown": ENDPOINTS_SHOWN_MAX})
     going = [one for one in queues if not one.paused]
     return Backlog(
         runnable=min(COUNTED_MAX, sum(one.runnable for one in queues)),
@@ -231,4 +277,6 @@ async def backlog(session: "AsyncSession") -> Backlog:
         relay_lag_s=max((one.relay_lag_s for one in going), default=0.0),
         blocked=tuple(Blocked(*one) for one in blocked),
         queues=queues,
+        batches=OpenBatches(*batches),
+        endpoints=tuple(EndpointTrouble(*one) for one in endpoints),
     )

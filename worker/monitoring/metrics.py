@@ -156,6 +156,18 @@ BACKLOG_GAUGES: Final[dict[str, Read["Snapshot"]]] = {
         "How long the oldest due job has waited to be sent to Redis.",
         lambda last: last.backlog.relay_lag_s,
     ),
+    "batches_open": Read(
+        "Batches that have not ended; counted up to 1,000.",
+        lambda last: last.backlog.batches.open,
+    ),
+    "batches_held": Read(
+        "Open batches that a dead member holds: retry or cancel it.",
+        lambda last: last.backlog.batches.held,
+    ),
+    "batches_oldest_open_age_seconds": Read(
+        "How long ago the oldest open batch was opened; 0 when there is none.",
+        lambda last: last.backlog.batches.oldest_age_s,
+    ),
     "workers": Read(
         "Processes that take jobs, by their heartbeats.",
         lambda last: sum(worker.works for worker in last.fleet),
@@ -177,6 +189,11 @@ PAUSED: Final = (
     "1 for each kind of job (`kind:…`) and queue (`queue:…`) that is paused.",
     ("target",),
 )
+ENDPOINT_TROUBLE: Final = (
+    "webhook_endpoint_trouble_seconds",
+    "How long deliveries to an endpoint have been `failing`, or `disabled`.",
+    ("endpoint", "trouble"),
+)
 QUEUE_SLOTS: Final = ("queue_slots", "Jobs of a queue at a time in this process.", ("queue",))
 QUEUE_TAKEN: Final = (
     "queue_slots_taken",
@@ -194,7 +211,7 @@ QUEUE_AGE: Final = (
     ("queue",),
 )
 LABELLED: Final = (
-    *(BLOCKED, SERVER_TROUBLE, PAUSED),
+    *(BLOCKED, SERVER_TROUBLE, PAUSED, ENDPOINT_TROUBLE),
     *(QUEUE_SLOTS, QUEUE_TAKEN, QUEUE_RUNNABLE, QUEUE_AGE),
 )
 BUILD: Final = ("build", "The code that runs.")
@@ -274,6 +291,13 @@ class _Gauges(Collector):
             queues = backlog.last.backlog.queues
             yield _labelled(QUEUE_RUNNABLE, {(one.queue,): one.runnable for one in queues})
             yield _labelled(QUEUE_AGE, {(one.queue,): one.oldest_runnable_age_s for one in queues})
+            yield _labelled(
+                ENDPOINT_TROUBLE,
+                {
+                    (one.endpoint, one.trouble): one.since_s
+                    for one in backlog.last.backlog.endpoints
+                },
+            )
             yield _gauge(*SNAPSHOT_AGE, backlog.age_s() or 0.0)
 
     def _blocked(self, last: "Snapshot") -> dict[tuple[str, ...], float]:

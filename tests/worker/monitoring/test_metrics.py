@@ -59,6 +59,9 @@ FIELDS = {
 # here breaks them silently.
 EXPOSED = """
 teller_backlog_age_seconds
+teller_batches_held
+teller_batches_oldest_open_age_seconds
+teller_batches_open
 teller_build_info version
 teller_duty_failures_total duty
 teller_event_loop_lag_seconds
@@ -103,6 +106,7 @@ teller_schedule_late_seconds_sum schedule
 teller_schedule_missed_total schedule
 teller_schedule_runs_total schedule
 teller_server_trouble server trouble
+teller_webhook_endpoint_trouble_seconds endpoint trouble
 teller_worker_draining
 teller_worker_ready
 teller_worker_slots

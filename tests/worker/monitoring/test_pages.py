@@ -7,7 +7,7 @@ from uuid import uuid4
 import orjson
 import pytest
 
-from db.workers import Backlog, Blocked, Seen
+from db.workers import Backlog, Blocked, EndpointTrouble, OpenBatches, Seen
 from tests.worker.monitoring.samples import sample_metrics
 from worker.monitoring.backlog import BacklogMonitor, Snapshot
 from worker.monitoring.http.pages import Pages
@@ -169,6 +169,19 @@ async def test_the_worst_delay_of_the_loop_is_remembered_for_a_while(clock):
     clock.now += 60.0
     assert loop_lag.worst_s() == pytest.approx(60.0 - INTERVAL_S)
     loop_lag.stop()
+
+
+async def test_a_disabled_endpoint_and_a_held_batch_are_warned_of(pages, clock):
+    troubles = (EndpointTrouble("shop", "disabled", 60.0),)
+    waiting = Backlog(0, 0, 0, 0.0, 0.0, batches=OpenBatches(5, 2, 90.0), endpoints=troubles)
+    pages.backlog.last = Snapshot(waiting, [seen()], clock.now)
+
+    _, answer = content(await pages.find("/readyz"))
+
+    assert answer["warnings"] == [
+        "the webhook endpoint shop is disabled",
+        "2 batches are held by a dead member",
+    ]
 
 
 async def test_what_blocks_jobs_and_what_somebody_should_mend_is_shown(pages, state, clock):

@@ -114,16 +114,26 @@ class Pages:
         snapshot = self.backlog.last
         if snapshot is None:
             return self.state.warnings()
-        blocked = snapshot.backlog.blocked
+        backlog = snapshot.backlog
         served = {queue for worker in snapshot.fleet if worker.works for queue in worker.queues}
         return [
             *self.state.warnings(),
             *(
                 f"jobs of the queue {one.queue} wait, and no worker serves it"
-                for one in snapshot.backlog.queues
+                for one in backlog.queues
                 if one.runnable and one.queue not in served
             ),
-            *(f"{one.kind} is blocked by {one.cause}" for one in blocked if one.cause != PAUSED),
+            *(
+                f"{one.kind} is blocked by {one.cause}"
+                for one in backlog.blocked
+                if one.cause != PAUSED
+            ),
+            *(f"the webhook endpoint {one.endpoint} is {one.trouble}" for one in backlog.endpoints),
+            *(
+                [f"{held} batches are held by a dead member"]
+                if (held := backlog.batches.held)
+                else []
+            ),
         ]
 
     def _service(self) -> str:
